@@ -1,0 +1,33 @@
+"""Errors that a user can cause. The command line prints their message on one line and exits with code 2."""
+
+
+class LetheError(Exception):
+    """Base of every error that is the user's to fix; its text names the argument, the rule and the value."""
+
+
+class ConfigError(LetheError, ValueError):
+    """A value, key or combination in the configuration is not possible."""
+
+
+class DataError(LetheError):
+    """A data file is missing, corrupt or cannot be fetched."""
+
+
+class AccessError(LetheError):
+    """A strategy touched data that it must not see (a later task, a past task, test data)."""
+
+
+class TrainingError(LetheError):
+    """Training itself failed (a loss that is not finite); what was measured before is kept."""
+
+
+def expect(condition: bool, name: str, rule: str, value: object) -> None:
+    """Raise `ConfigError` ``Expected `name` rule, got value`` unless `condition` holds.
+
+    >>> expect(1 > 0, "lr", "> 0", 1)
+    >>> expect(-1 > 0, "lr", "> 0", -1)
+    Traceback (most recent call last):
+    cl.errors.ConfigError: Expected `lr` > 0, got -1
+    """
+    if not condition:
+        raise ConfigError(f"Expected `{name}` {rule}, got {value!r}")

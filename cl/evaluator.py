@@ -1,0 +1,92 @@
+"""Test accuracy and loss of all tasks; the only reader of test data."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cl import objectives
+from cl.errors import expect
+from cl.seeding import generator
+from cl.strategy import Strategy
+from cl.streams.base import Stream
+from cl.streams.data import Data
+
+WHICH = ("seen", "all", "first")
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """Options of evaluation.
+
+    Attributes:
+        batch_size: samples a forward pass.
+        every: steps between two points of the within-task curve, or None for no curve.
+        samples: test samples a task for the curve (a fixed subset), or None for all.
+        tasks: tasks on the curve: ``seen`` so far (the present one included), ``all``, or the ``first``.
+    """
+
+    batch_size: int = 1000
+    every: int | None = None
+    samples: int | None = 500
+    tasks: str = "seen"
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "every", "samples"):
+            value = getattr(self, name)
+            expect(value is None or value > 0, f"evaluation.{name}", "> 0", value)
+        expect(self.tasks in WHICH, "evaluation.tasks", f"in {list(WHICH)}", self.tasks)
+
+
+class Evaluator:
+    """Measures a strategy on the test splits of a stream.
+
+    Args:
+        stream: the stream.
+        options: see `EvaluationOptions`.
+    """
+
+    def __init__(self, stream: Stream, options: EvaluationOptions) -> None:
+        self.stream, self.options, self.info = stream, options, stream.info
+        self.full = [stream.test(k) for k in range(len(stream))]
+        self.fixed = [self._subset(k, data) for k, data in enumerate(self.full)] if options.every else []
+
+    def _subset(self, k: int, data: Data) -> Data:
+        if self.options.samples is None or self.options.samples >= len(data):
+            return data
+        drawn = torch.randperm(len(data), generator=generator(self.info.seed, "evaluation", k))
+        return data.subset(drawn[: self.options.samples].sort().values.to(data.device))
+
+    def row(self, strategy: Strategy) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return accuracy (K,) and loss (K,) on every task's whole test split."""
+        sums = self._measure(strategy, list(enumerate(self.full)))
+        return sums[:, 0], sums[:, 1]
+
+    def point(self, strategy: Strategy, k: int) -> NDArray[np.float64]:
+        """Return accuracy (K,) on the fixed subsets while task k is trained; NaN for tasks not asked for."""
+        tasks = {"seen": range(k + 1), "all": range(len(self.stream)), "first": range(1)}[self.options.tasks]
+        accuracy = np.full(len(self.stream), np.nan)
+        accuracy[list(tasks)] = self._measure(strategy, [(j, self.fixed[j]) for j in tasks])[:, 0]
+        return accuracy
+
+    def _measure(self, strategy: Strategy, tasks: list[tuple[int, Data]]) -> NDArray[np.float64]:
+        """Return (mean score, mean loss) of each task: (len(tasks), 2); one transfer from the device for all."""
+        training = strategy.training
+        strategy.eval()
+        with torch.inference_mode():
+            means = [self._task(strategy, j, data) for j, data in tasks]
+        strategy.train(training)
+        values: NDArray[np.float64] = torch.stack(means).double().cpu().numpy()
+        return values
+
+    def _task(self, strategy: Strategy, j: int, data: Data) -> Tensor:
+        told = j if self.info.scenario == "task" else None
+        total = torch.zeros(2, device=data.device)
+        for batch in data.in_order(self.options.batch_size):
+            scores = strategy("predict", batch.x, told).float()
+            score = objectives.per_sample_score(scores, batch.y, self.info.target).sum()
+            loss = objectives.per_sample_loss(scores, batch.y, self.info.target).sum()
+            total += torch.stack([score, loss])
+        return total / len(data)

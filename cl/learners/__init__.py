@@ -1,0 +1,1 @@
+"""The networks that learn: a backbone of blocks and a head."""

@@ -1,0 +1,85 @@
+"""What every learner offers: blocks, features, a head, and gates on its units."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from cl.errors import ConfigError, expect
+
+if TYPE_CHECKING:
+    from cl.streams.base import StreamInfo
+
+HEADS = ("auto", "single", "multi", "growing")
+_AUTO = {"task": "multi", "domain": "single", "class": "growing", "online": "single"}
+
+
+class Learner(nn.Module):
+    """A backbone of blocks and a linear head over all outputs of the stream.
+
+    Heads are rows of one linear layer: `multi` trains and asks only the rows of a sample's task (separate heads),
+    `growing` the rows of the classes met so far (rows not yet met get no gradient, as if they were added later),
+    `single` all rows from the start. `auto` takes multi / single / growing / single for task / domain / class / online.
+
+    Subclasses set `blocks` (an `nn.ModuleList`; each ends in its activation), `head` and `widths` (units or channels at
+    the end of each block), and may override `activations` and `pool`.
+
+    Args:
+        head: one of `HEADS`.
+    """
+
+    blocks: nn.ModuleList
+    head: nn.Module
+    widths: tuple[int, ...]
+
+    def __init__(self, head: str = "auto") -> None:
+        super().__init__()
+        expect(head in HEADS, "learner.head", f"in {list(HEADS)}", head)
+        self.head_kind = head
+
+    def activations(self, x: Tensor, gates: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """Return the output of every block, gated.
+
+        Args:
+            x: (B, *input).
+            gates: for each block, a tensor (width,) or (B, width) that multiplies its units or channels.
+
+        Returns:
+            one (B, width, ...) tensor a block.
+        """
+        outputs: list[Tensor] = []
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            if gates is not None:
+                gate = gates[i]
+                x = x * gate.reshape(*gate.shape, *(1 for _ in x.shape[2:]))
+            outputs.append(x)
+        return outputs
+
+    def pool(self, x: Tensor) -> Tensor:
+        """Turn the last block's output into features (B, D)."""
+        return x.flatten(1)
+
+    def features(self, x: Tensor, gates: Sequence[Tensor] | None = None) -> Tensor:
+        """Return what the head reads: (B, D)."""
+        return self.pool(self.activations(x, gates)[-1])
+
+    def forward(self, x: Tensor, gates: Sequence[Tensor] | None = None) -> Tensor:
+        """Return logits (B, C) over all outputs."""
+        out: Tensor = self.head(self.features(x, gates))
+        return out
+
+    def head_for(self, info: "StreamInfo") -> str:
+        """Return the head in force on a stream: ``single``, ``multi`` or ``growing``.
+
+        Raises:
+            ConfigError: several heads were asked for where all tasks share their labels.
+        """
+        if self.head_kind == "auto":
+            return "single" if info.shared_labels else _AUTO[info.scenario]
+        if self.head_kind != "single" and info.shared_labels:
+            raise ConfigError(
+                f"Expected `learner.head` in ['auto', 'single'] where tasks share their labels (scenario "
+                f"{info.scenario!r}), got {self.head_kind!r}"
+            )
+        return self.head_kind

@@ -1,0 +1,68 @@
+"""Choices that all learners share: activation, normalisation, initialisation."""
+
+import math
+from typing import Literal
+
+from torch import nn
+
+from cl.errors import expect
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+}
+NORMS = ("none", "batch", "layer", "group")
+GAINS: dict[str, Literal["leaky_relu", "tanh", "sigmoid"]] = {
+    "leaky_relu": "leaky_relu",
+    "tanh": "tanh",
+    "sigmoid": "sigmoid",
+}
+INITS = ("default", "kaiming", "xavier", "orthogonal")
+
+
+def activation(name: str) -> nn.Module:
+    """Return an activation by name."""
+    expect(name in ACTIVATIONS, "learner.activation", f"in {list(ACTIVATIONS)}", name)
+    return ACTIVATIONS[name]()
+
+
+def norm(name: str, width: int, spatial: bool = False) -> list[nn.Module]:
+    """Return a normalisation layer over `width` units or channels, in a list that is empty for ``none``."""
+    expect(name in NORMS, "learner.norm", f"in {list(NORMS)}", name)
+    if name == "none":
+        return []
+    if name == "batch":
+        return [nn.BatchNorm2d(width) if spatial else nn.BatchNorm1d(width)]
+    if name == "group":
+        return [nn.GroupNorm(math.gcd(8, width), width)]
+    return [nn.GroupNorm(1, width) if spatial else nn.LayerNorm(width)]
+
+
+def initialise(module: nn.Module, name: str, nonlinearity: str = "relu") -> None:
+    """Initialise the linear and convolution weights of `module` in place.
+
+    Args:
+        module: where to look for layers.
+        name: ``default`` (torch's own), ``kaiming`` (He et al. 2015, normal), ``xavier`` (Glorot and Bengio 2010,
+            uniform) or ``orthogonal`` (Saxe et al. 2014); biases are zero in all but ``default``.
+        nonlinearity: sets the gain.
+    """
+    expect(name in INITS, "learner.init", f"in {list(INITS)}", name)
+    if name == "default":
+        return
+    gain = nn.init.calculate_gain(GAINS.get(nonlinearity, "relu"))
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.Conv1d):
+            if name == "kaiming":
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            elif name == "xavier":
+                nn.init.xavier_uniform_(layer.weight, gain)
+            else:
+                nn.init.orthogonal_(layer.weight, gain)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

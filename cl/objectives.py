@@ -1,0 +1,59 @@
+"""Losses and scores by kind of target, all of them per sample, so that importance and replay can weigh samples.
+
+Kinds (`StreamInfo.target`): ``class`` (one label a sample), ``steps`` (one label a time step, -100 where there is none)
+and ``real`` (regression). Outputs a task may not use are masked by a large negative finite number, which has probability
+zero in a softmax and yet keeps products such as p * log q finite.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MASKED = -1e9
+IGNORE = -100
+
+
+def mask_logits(logits: Tensor, allowed: Tensor | None) -> Tensor:
+    """Replace the logits of outputs that are not `allowed` ((C,) or (B, C) bool; None = all) by `MASKED`.
+
+    Args:
+        logits: (B, C) or (B, T, C).
+        allowed: (C,) or (B, C) bool, or None.
+    """
+    if allowed is None:
+        return logits
+    if allowed.dim() == 2 and logits.dim() == 3:
+        allowed = allowed[:, None]
+    return torch.where(allowed, logits, torch.full((), MASKED, dtype=logits.dtype, device=logits.device))
+
+
+def per_sample_loss(logits: Tensor, y: Tensor, target: str) -> Tensor:
+    """Return the loss of each sample: (B,).
+
+    Args:
+        logits: (B, C), (B, T, C) for ``steps``, (B, ...) for ``real``.
+        y: targets as in `Batch`.
+        target: ``class`` (cross-entropy), ``steps`` (mean cross-entropy over the steps that have a target) or ``real``
+            (mean squared error).
+    """
+    if target == "class":
+        return F.cross_entropy(logits, y, reduction="none")
+    if target == "steps":
+        losses = F.cross_entropy(logits.transpose(1, 2), y, reduction="none", ignore_index=IGNORE)
+        return losses.sum(1) / (y != IGNORE).sum(1).clamp_min(1)
+    return (logits - y).square().flatten(1).mean(1)
+
+
+def per_sample_score(logits: Tensor, y: Tensor, target: str) -> Tensor:
+    """Return the score of each sample in [0, 1]: (B,) float32.
+
+    ``class``: 1 if the arg max is the label; ``steps``: the fraction of steps with a target that are right;
+    ``real``: 1 if every error is below 0.04 (Hochreiter and Schmidhuber 1997, the adding problem's criterion).
+    """
+    if target == "class":
+        return (logits.argmax(1) == y).float()
+    if target == "steps":
+        valid = y != IGNORE
+        right = (logits.argmax(2) == y) & valid
+        return right.sum(1) / valid.sum(1).clamp_min(1)
+    return ((logits - y).abs().flatten(1).amax(1) < 0.04).float()

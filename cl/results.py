@@ -1,0 +1,68 @@
+"""What a run measured: the accuracy matrix, losses, curves, costs; written as npz and json."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cl.files import atomic_path
+
+Array = NDArray[np.float64]
+
+
+@dataclass
+class Results:
+    """Results of S replicas on K tasks.
+
+    Attributes:
+        accuracy: (S, K+1, K); row 0 before any training, row k after task k (1-based), column j = task j. NaN rows are
+            tasks not reached.
+        loss: (S, K+1, K), mean test loss in nats.
+        seeds: the S root seeds.
+        curve_step: (N,) steps since the beginning of the run at which the within-task curve was measured.
+        curve_task: (N,) task in training at that step.
+        curve_accuracy: (S, N, K) accuracy on a fixed test subset, NaN where not measured.
+        task_steps: (K,) steps trained on each task.
+        train_loss: (S, total steps) loss of every training batch.
+        costs: name -> number (seconds by phase, samples seen, bytes stored, ...), see `cl.costs`.
+        measures: name -> value or arrays, from `cl.metrics` measures that need the network.
+    """
+
+    accuracy: Array
+    loss: Array
+    seeds: list[int]
+    curve_step: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    curve_task: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    curve_accuracy: Array = field(default_factory=lambda: np.zeros((1, 0, 0)))
+    task_steps: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    train_loss: NDArray[np.float32] = field(default_factory=lambda: np.zeros((1, 0), np.float32))
+    costs: dict[str, Any] = field(default_factory=dict)
+    measures: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_tasks(self) -> int:
+        """Number of tasks K."""
+        return int(self.accuracy.shape[2])
+
+    def save(self, folder: Path) -> None:
+        """Write ``results.npz`` (arrays) and ``results.json`` (the rest) atomically into `folder`."""
+        arrays = {k: v for k, v in vars(self).items() if isinstance(v, np.ndarray)}
+        with atomic_path(folder / "results.npz") as path, path.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+        rest = {k: v for k, v in vars(self).items() if not isinstance(v, np.ndarray)}
+        with atomic_path(folder / "results.json") as path:
+            path.write_text(json.dumps(rest, indent=1, allow_nan=True))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Results":
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: the folder holds no results.
+        """
+        with np.load(folder / "results.npz", allow_pickle=False) as arrays:
+            found: dict[str, Any] = {k: arrays[k] for k in arrays.files}
+        return cls(**found, **json.loads((folder / "results.json").read_text()))

@@ -1,0 +1,99 @@
+"""Randomness as a pure function of (seed, purpose, indices): nothing to save, nothing to restore.
+
+Two kinds of draws exist. *Host draws* (class orders, permutations, sample orders, initial weights) come from a
+`torch.Generator` made for one purpose. *Hot-path draws* (memory slots, dropout masks, noise) come from a counter-based
+hash of the step's key, written in plain tensor arithmetic, so that the same numbers appear in a plain loop, under
+`torch.func.vmap`, on any device, and after a resume.
+"""
+
+import contextlib
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+# SplitMix64 (Steele, Lea, Flood 2014: Fast splittable pseudorandom number generators), constants as signed 64-bit.
+_GOLDEN = -7046029254386353131
+_MIX_1 = -4658895280553007687
+_MIX_2 = -7723592293110705685
+
+
+def derive(seed: int, purpose: str, *indices: int) -> int:
+    """Return a 63-bit number that depends on every argument and on nothing else.
+
+    Args:
+        seed: the root seed of a run; any integer, 0 included.
+        purpose: what the number is for, e.g. ``"order"``.
+        indices: task, epoch, step...
+
+    >>> derive(0, "order", 1, 2) == derive(0, "order", 1, 2)
+    True
+    >>> derive(0, "order", 1, 2) == derive(0, "order", 2, 1)
+    False
+    """
+    text = ":".join([str(int(seed)), purpose, *(str(int(i)) for i in indices)])
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def generator(seed: int, purpose: str, *indices: int) -> torch.Generator:
+    """Return a CPU generator for host draws, seeded with `derive`."""
+    return torch.Generator().manual_seed(derive(seed, purpose, *indices))
+
+
+@contextlib.contextmanager
+def seeded(seed: int, purpose: str, *indices: int) -> Iterator[None]:
+    """Seed torch's global CPU generator inside the block and put its state back after it.
+
+    For library code that takes no generator (`torch.nn.init`, module constructors).
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, purpose, *indices))
+        yield
+
+
+def _mix(z: Tensor) -> Tensor:
+    z = (z ^ ((z >> 30) & 0x3FFFFFFFF)) * _MIX_1
+    z = (z ^ ((z >> 27) & 0x1FFFFFFFFF)) * _MIX_2
+    return z ^ ((z >> 31) & 0x1FFFFFFFF)
+
+
+def step_keys(seed: int, task: int, first: int, count: int, device: torch.device | str = "cpu") -> Tensor:
+    """Return the keys of `count` steps of a task, from step `first` on: (count,) int64."""
+    base = derive(seed, "step", task)
+    return _mix((torch.arange(first, first + count, device=device) + 1) * _GOLDEN + base)
+
+
+def _bits(key: Tensor, shape: Sequence[int], purpose: str) -> Tensor:
+    count = math.prod(shape)
+    counter = (torch.arange(count, device=key.device) + 1) * _GOLDEN
+    return _mix(_mix(key + derive(0, purpose)) + counter).reshape(tuple(shape))
+
+
+def uniform(key: Tensor, shape: Sequence[int], purpose: str) -> Tensor:
+    """Draw numbers uniform in [0, 1) from a step's key: `shape` float32.
+
+    Args:
+        key: () int64, `Batch.key`.
+        shape: the shape wanted.
+        purpose: a name; different names give independent draws of one step.
+
+    >>> key = step_keys(0, 0, 0, 1)[0]
+    >>> bool((uniform(key, (3,), "a") == uniform(key, (3,), "a")).all())
+    True
+    """
+    return ((_bits(key, shape, purpose) >> 40) & 0xFFFFFF).to(torch.float32) * 2.0**-24
+
+
+def normal(key: Tensor, shape: Sequence[int], purpose: str) -> Tensor:
+    """Draw standard normal numbers from a step's key by the Box-Muller transform: `shape` float32."""
+    radius = torch.sqrt(-2.0 * torch.log1p(-uniform(key, shape, purpose + "/radius")))
+    return radius * torch.cos(2.0 * math.pi * uniform(key, shape, purpose + "/angle"))
+
+
+def integers(key: Tensor, shape: Sequence[int], high: Tensor | int, purpose: str) -> Tensor:
+    """Draw integers uniform in [0, high): `shape` int64. `high` may be a tensor, and 0 gives 0."""
+    bits = (_bits(key, shape, purpose) >> 16) & 0x7FFFFFFFFFFF
+    limit = torch.as_tensor(high, device=key.device).clamp_min(1)
+    return bits % limit

@@ -1,0 +1,1 @@
+"""Streams of tasks: source x construction x scenario."""

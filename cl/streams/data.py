@@ -1,0 +1,124 @@
+"""Samples of one split of one task, and sets of such samples to train on.
+
+Small data lives as one tensor on the device (uint8 kept as uint8), shared by all tasks that are cut from it; a split is
+an index into it, labels, and a transform that is applied a batch at a time. Nothing is copied per task.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from cl.batch import Batch
+from cl.errors import expect
+
+# A transform takes x (B, *input) as stored, the key of the step or None at test time, and returns the network's input.
+Transform = Callable[[Tensor, Tensor | None], Tensor]
+
+
+class Data:
+    """One split of one task.
+
+    Args:
+        storage: (N, *input) tensor that may hold more than this split.
+        index: (n,) int64, rows of `storage` that belong to the split.
+        labels: (n,) int64 output indices, or targets of any shape (n, ...).
+        task: index of the task.
+        transform: from stored samples to inputs; None gives float32 values as they are (uint8 divided by 255).
+    """
+
+    def __init__(
+        self, storage: Tensor, index: Tensor, labels: Tensor, task: int, transform: Transform | None = None
+    ) -> None:
+        expect(len(index) == len(labels), "labels", f"of the length of index ({len(index)})", len(labels))
+        self.storage, self.index, self.labels, self.task = storage, index, labels, task
+        self.transform = transform if transform is not None else as_float
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the samples are."""
+        return self.storage.device
+
+    def inputs(self, positions: Tensor, key: Tensor | None = None) -> Tensor:
+        """Return the network's inputs (B, *input) at `positions` (B,) of this split; `key` () draws augmentations."""
+        return self.transform(self.storage[self.index[positions]], key)
+
+    def batch(self, positions: Tensor, key: Tensor, augment: bool = True) -> Batch:
+        """Return the `Batch` at `positions` (B,) for the step with this `key` ()."""
+        x = self.inputs(positions, key if augment else None)
+        task = torch.full((len(positions),), self.task, dtype=torch.long, device=self.device)
+        return Batch(x, self.labels[positions], task, key)
+
+    def batches(self, positions: Iterable[Tensor], keys: Iterable[Tensor]) -> Iterator[Batch]:
+        """Yield one batch for each (positions, key); streamed data reads ahead here."""
+        for where, key in zip(positions, keys, strict=False):
+            yield self.batch(where, key)
+
+    def subset(self, positions: Tensor) -> "Data":
+        """Return the split restricted to `positions` (n,)."""
+        return type(self)(self.storage, self.index[positions], self.labels[positions], self.task, self.transform)
+
+    def in_order(self, batch_size: int) -> Iterator[Batch]:
+        """Yield the whole split once, in stored order and without augmentation."""
+        key = torch.zeros((), dtype=torch.long, device=self.device)
+        for start in range(0, len(self), batch_size):
+            yield self.batch(
+                torch.arange(start, min(start + batch_size, len(self)), device=self.device), key, augment=False
+            )
+
+
+def as_float(x: Tensor, key: Tensor | None = None) -> Tensor:
+    """Return x as float32; uint8 is scaled to [0, 1]."""
+    if x.dtype == torch.uint8:
+        return x.to(torch.float32) / 255
+    return x
+
+
+class TrainingData:
+    """What a strategy trains on at one task: one or several splits seen as one, with repetitions.
+
+    Args:
+        parts: splits (also of different tasks), in order.
+        repeats: how many times each part occurs in an epoch; default once each.
+        tasks: how many tasks' worth of steps this is, when training is counted in steps (joint training takes K).
+        batch_scale: factor on the batch size.
+    """
+
+    def __init__(
+        self, parts: Sequence[Data], repeats: Sequence[int] | None = None, tasks: int = 1, batch_scale: int = 1
+    ) -> None:
+        counts = list(repeats) if repeats is not None else [1] * len(parts)
+        expect(len(counts) == len(parts), "repeats", f"of length {len(parts)}", counts)
+        self.parts = [p for p, n in zip(parts, counts, strict=True) if n > 0 and len(p) > 0]
+        self.repeats = [n for p, n in zip(parts, counts, strict=True) if n > 0 and len(p) > 0]
+        self.tasks, self.batch_scale = tasks, batch_scale
+        lengths = [len(p) * n for p, n in zip(self.parts, self.repeats, strict=True)]
+        self.starts = torch.tensor([0, *lengths]).cumsum(0).tolist()
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def batches(self, positions: Iterable[Tensor], keys: Iterable[Tensor]) -> Iterator[Batch]:
+        """Yield one batch for each (positions (B,), key ()); positions count through all parts and repeats."""
+        if len(self.parts) == 1 and self.repeats == [1]:
+            yield from self.parts[0].batches(positions, keys)
+            return
+        for where, key in zip(positions, keys, strict=False):
+            yield self._mixed(where, key)
+
+    def _mixed(self, positions: Tensor, key: Tensor) -> Batch:
+        """Gather a batch part by part and put the samples back in the order of `positions`."""
+        found: list[Batch] = []
+        places: list[Tensor] = []
+        for i, part in enumerate(self.parts):
+            inside = (positions >= self.starts[i]) & (positions < self.starts[i + 1])
+            place = inside.nonzero()[:, 0]
+            if len(place) > 0:
+                found.append(part.batch((positions[place] - self.starts[i]) % len(part), key))
+                places.append(place)
+        back = torch.cat(places).argsort()
+        x, y, task = (torch.cat([getattr(b, field) for b in found])[back] for field in ("x", "y", "task"))
+        return Batch(x, y, task, key)

@@ -1,0 +1,1 @@
+"""One file per strategy; found by walking this folder."""
