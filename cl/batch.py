@@ -10,7 +10,8 @@ class Batch(NamedTuple):
 
     Attributes:
         x: (B, *input) float32, already transformed (permuted, rotated, normalised, augmented); int64 tokens for text.
-        y: (B,) int64 output indices; (B, T) int64 for per-step targets (-100 = no target); (B, ...) float32 for regression.
+        y: (B,) int64 output indices; (B, T) int64 for per-step targets (-100 = no target); (B, ...) float32 for
+            regression.
         task: (B,) int64, the task each sample comes from. Strategies with ``needs_task_id = False`` may hand it on to
             `Strategy.criterion` (which knows what the scenario allows) and use it for nothing else.
         key: () int64, the step's key for `cl.seeding.uniform` and its kin.

@@ -20,7 +20,7 @@ from cl.learners.base import Learner
 from cl.learners.dropout import Dropout
 
 if TYPE_CHECKING:
-    from cl.engine import Updater
+    from cl.update import Updater
     from cl.streams.base import StreamInfo, Task, TrainingView
     from cl.streams.data import TrainingData
 

@@ -1,0 +1,89 @@
+"""One optimisation step of the contract, and what a strategy's own `step` may use of it."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cl.batch import Batch
+from cl.strategy import Aux, Strategy, overrides
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+
+class Updater:
+    """The plain optimisation step, and what a strategy's own `step` may use of it.
+
+    Args:
+        make_optimizer: from parameters to an optimiser.
+        clip_norm: largest gradient norm, or None.
+        autocast: dtype of mixed precision, or None.
+        device: where the learner lives.
+    """
+
+    def __init__(
+        self,
+        make_optimizer: OptimizerFactory,
+        clip_norm: float | None,
+        autocast: torch.dtype | None,
+        device: torch.device,
+    ) -> None:
+        self.make_optimizer, self.clip_norm = make_optimizer, clip_norm
+        self.autocast, self.device = autocast, device
+        self.optimizer: torch.optim.Optimizer | None = None
+        self.parameters: dict[str, nn.Parameter] = {}
+
+    def refresh(self, strategy: Strategy, reset: bool) -> None:
+        """Follow the strategy's trainable parameters; moments of parameters that stay are kept unless `reset`."""
+        old = self.optimizer
+        self.parameters = {n: p for n, p in strategy.named_parameters() if p.requires_grad}
+        self.optimizer = self.make_optimizer(self.parameters.values()) if self.parameters else None
+        if old is not None and self.optimizer is not None and not reset:
+            for p in self.parameters.values():
+                if p in old.state:
+                    self.optimizer.state[p] = old.state[p]
+
+    def training_loss(self, strategy: Strategy, batch: Batch) -> tuple[Tensor, Aux]:
+        """Return (loss, aux) of a batch, in mixed precision if asked."""
+        if self.autocast is None:
+            result: tuple[Tensor, Aux] = strategy("training_loss", batch)
+            return result
+        with torch.autocast(self.device.type, dtype=self.autocast):
+            result = strategy("training_loss", batch)
+        return result
+
+    def __call__(self, strategy: Strategy, batch: Batch) -> Tensor:
+        """Take one step of the contract: loss, gradients, clipping, optimiser, after_step."""
+        loss, aux = self.training_loss(strategy, batch)
+        edit = (lambda g: strategy("gradients", g, batch, aux)) if overrides(strategy, "gradients") else None
+        self.minimise(loss, edit)
+        if overrides(strategy, "after_step"):
+            with torch.no_grad():
+                strategy("after_step", batch, aux)
+        return loss.detach()
+
+    def minimise(self, loss: Tensor, edit: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None) -> None:
+        """Take one optimiser step down `loss` (); `edit` changes the gradients before they are clipped."""
+        if self.optimizer is None:
+            return
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        if edit is not None:
+            grads = {n: p.grad if p.grad is not None else torch.zeros_like(p) for n, p in self.parameters.items()}
+            with torch.no_grad():
+                edited = edit(grads)
+            for name, p in self.parameters.items():
+                p.grad = edited[name]
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters.values(), self.clip_norm)
+        self.optimizer.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the optimiser's state in plain types; {} where nothing is trained."""
+        return {} if self.optimizer is None else self.optimizer.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned, after `refresh` has built the optimiser."""
+        if self.optimizer is not None and state:
+            self.optimizer.load_state_dict(state)
