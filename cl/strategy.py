@@ -20,9 +20,9 @@ from cl.learners.base import Learner
 from cl.learners.dropout import Dropout
 
 if TYPE_CHECKING:
-    from cl.update import Updater
     from cl.streams.base import StreamInfo, Task, TrainingView
     from cl.streams.data import TrainingData
+    from cl.update import Updater
 
 SCENARIOS = ("task", "domain", "class", "online")
 Aux = dict[str, Tensor]
@@ -51,6 +51,8 @@ class Strategy(nn.Module):
         sees: the training data it may touch: ``current`` (the task at hand), ``past`` (also earlier tasks), ``all``.
         protects: True if it claims to forget less than fine-tuning.
         neutral: arguments with which it is exactly fine-tuning, or None where there are none.
+        small: arguments that differ from its yaml on the tiny stream of the contract checks (a memory of 2000 samples, a
+            threshold for images).
         vectorizable: True, or the reason why a population must run it replica by replica.
 
     Raises:
@@ -63,6 +65,7 @@ class Strategy(nn.Module):
     sees: ClassVar[str] = "current"
     protects: ClassVar[bool] = False
     neutral: ClassVar[Mapping[str, Any] | None] = None
+    small: ClassVar[Mapping[str, Any]] = {}
     vectorizable: ClassVar[bool | str] = True
 
     task_classes: Tensor

@@ -1,0 +1,190 @@
+"""Checks of the Strategy contract, one function a property, found by their name."""
+
+import inspect
+import io
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cl.engine import Engine
+from cl.errors import ConfigError
+from cl.strategy import SCENARIOS, Strategy
+from cl.testing.tiny import TinyStream, engine, state, train
+
+Check = Callable[[type[Strategy], dict[str, Any]], None]
+
+
+def check_strategy(strategy: type[Strategy], **fields: Any) -> None:
+    """Hold a strategy class to the whole contract.
+
+    Args:
+        strategy: the class; it is constructed as ``strategy(learner, info, **fields)``.
+        fields: arguments of its constructor, suited to a small stream.
+
+    Raises:
+        AssertionError: a property does not hold; the message names the check and says what it asks for.
+    """
+    for check in checks():
+        try:
+            check(strategy, dict(fields))
+        except AssertionError as error:
+            asks = (check.__doc__ or "").split("\n")[0]
+            raise AssertionError(f"{strategy.__name__}: {check.__name__}: {asks} {error}") from error
+
+
+def checks() -> Iterator[Check]:
+    """Yield every check of this module, in the order they are written."""
+    found = [f for n, f in globals().items() if n.startswith("check_") and n != "check_strategy"]
+    yield from sorted(found, key=lambda f: f.__code__.co_firstlineno)
+
+
+def _scenario(strategy: type[Strategy]) -> str:
+    return next(s for s in ("task", "class", "domain", "online") if s in strategy.scenarios)
+
+
+def _same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    assert a.keys() == b.keys(), sorted(a.keys() ^ b.keys())
+    different = [n for n in a if not torch.equal(a[n], b[n])]
+    assert not different, f"different: {different}"
+
+
+def check_facts(strategy: type[Strategy], fields: dict[str, Any]) -> None:
+    """The class says which scenarios it supports, which data it sees, and takes (learner, info, ...)."""
+    assert strategy.__doc__, "has no docstring"
+    assert set(strategy.scenarios) <= set(SCENARIOS), strategy.scenarios
+    assert strategy.scenarios, "supports no scenario"
+    assert strategy.sees in ("current", "past", "all"), strategy.sees
+    assert list(inspect.signature(strategy).parameters)[:2] == ["learner", "info"], "arguments must begin so"
+    assert not (strategy.needs_task_id and set(strategy.scenarios) - {"task"}), "task ids exist in `task` alone"
+    reason = strategy.vectorizable
+    assert reason is True or (isinstance(reason, str) and reason), "vectorizable is True or a reason"
+    if _overrides_any(strategy, "begin_task", "end_task", "grow", "training_data"):
+        assert "online" not in strategy.scenarios, "needs boundaries, which `online` does not have"
+    if strategy.step is not Strategy.step:
+        assert isinstance(reason, str), "overrides step, so vectorizable must be a reason"
+
+
+def _refused(strategy: type[Strategy], scenario: str, fields: dict[str, Any], word: str) -> None:
+    message = ""
+    try:
+        engine(strategy, TinyStream(scenario), **fields)
+    except ConfigError as error:
+        message = str(error)
+    assert message, f"accepted {word} in scenario {scenario!r} with {fields}"
+    assert word in message, f"the error does not name {word!r}: {message}"
+
+
+def _overrides_any(strategy: type[Strategy], *methods: str) -> bool:
+    return any(getattr(strategy, m) is not getattr(Strategy, m) for m in methods)
+
+
+def check_unsupported_scenario(strategy: type[Strategy], fields: dict[str, Any]) -> None:
+    """A scenario it does not support is refused with a clear error before any training."""
+    for scenario in set(SCENARIOS) - set(strategy.scenarios):
+        _refused(strategy, scenario, fields, word=scenario)
+
+
+def check_impossible_numbers(strategy: type[Strategy], fields: dict[str, Any]) -> None:
+    """A number that is out of range is refused with an error that names the field."""
+    for name, parameter in list(inspect.signature(strategy).parameters.items())[2:]:
+        value = fields.get(name, parameter.default)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            wrong = type(value)(-1e9)
+            _refused(strategy, _scenario(strategy), fields | {name: wrong}, word=name)
+
+
+def check_same_seed(strategy: type[Strategy], fields: dict[str, Any]) -> None:
+    """Two runs with one seed in one process are identical, and torch's global generator is untouched."""
+    for scenario in strategy.scenarios:
+        before = torch.get_rng_state()
+        one = train(strategy, TinyStream(scenario), epochs=2, **fields)
+        assert torch.equal(before, torch.get_rng_state()), "global generator was used"
+        torch.rand(3)
+        two = train(strategy, TinyStream(scenario), epochs=2, **fields)
+        _same(state(one.strategy), state(two.strategy))
+        np.testing.assert_array_equal(one.accuracy, two.accuracy)
+        np.testing.assert_array_equal(one.results().train_loss, two.results().train_loss)
+
+
+class _Cut(Exception):
+    """Ends a run at a chosen place, as a kill would."""
+
+
+def check_resume(strategy: type[Strategy], fields: dict[str, Any]) -> None:
+    """Cut anywhere and resumed from a file in a fresh engine, a run ends exactly as the uninterrupted one."""
+    stream = TinyStream(_scenario(strategy))
+    whole = train(strategy, stream, epochs=2, **fields)
+    files: list[bytes] = []
+
+    def save(running: Engine) -> None:
+        file = io.BytesIO()
+        torch.save(running.state_dict(), file)
+        files.append(file.getvalue())
+
+    train(strategy, stream, epochs=2, pause=save, **fields)
+    for saved in files:
+        resumed = engine(strategy, stream, epochs=2, **fields)
+        resumed.load_state_dict(torch.load(io.BytesIO(saved), weights_only=True))
+        at = f"resumed at task {resumed.task}, step {resumed.step}"
+        resumed.run()
+        try:
+            _same(state(whole.strategy), state(resumed.strategy))
+            np.testing.assert_array_equal(whole.accuracy, resumed.accuracy)
+            np.testing.assert_array_equal(whole.results().train_loss, resumed.results().train_loss)
+        except AssertionError as error:
+            raise AssertionError(f"{at}: {error}") from error
+
+
+def check_neutral(strategy: type[Strategy], fields: dict[str, Any]) -> None:
+    """With its neutral settings it is exactly fine-tuning."""
+    if strategy.neutral is None:
+        return
+    for scenario in strategy.scenarios:
+        plain = train(Strategy, TinyStream(scenario), epochs=2)
+        neutral = train(strategy, TinyStream(scenario), epochs=2, **{**fields, **strategy.neutral})
+        np.testing.assert_array_equal(plain.accuracy, neutral.accuracy)
+        _same(state(plain.strategy.learner), state(neutral.strategy.learner))
+
+
+def check_task_ids(strategy: type[Strategy], fields: dict[str, Any]) -> None:
+    """Where the task is not told at test time, the ids inside batches change nothing."""
+    for scenario in set(strategy.scenarios) - {"task"}:
+        told = train(strategy, TinyStream(scenario), epochs=2, **fields)
+        hidden = train(strategy, TinyStream(scenario, hide_tasks=True), epochs=2, **fields)
+        np.testing.assert_array_equal(told.accuracy, hidden.accuracy)
+
+
+def check_bytes(strategy: type[Strategy], fields: dict[str, Any]) -> None:
+    """The bytes it says it stores are the bytes that its checkpoint holds beyond the learner."""
+    trained = train(strategy, TinyStream(_scenario(strategy)), epochs=1, **fields).strategy
+    learner = {t.data_ptr() for t in trained.learner.state_dict().values() if t.numel()}
+    kept = {t.data_ptr(): t.numel() * t.element_size() for n, t in trained.state_dict().items() if n not in FACTS}
+    expected = sum(size for pointer, size in kept.items() if pointer not in learner)
+    assert sum(trained.stored_bytes().values()) == expected, (trained.stored_bytes(), expected)
+
+
+FACTS = ("active", "tasks_seen")
+
+
+def check_learns(strategy: type[Strategy], fields: dict[str, Any]) -> None:
+    """It learns the task at hand: clearly better than before the task, in every scenario."""
+    for scenario in strategy.scenarios:
+        accuracy = train(strategy, TinyStream(scenario), epochs=20, **fields).accuracy
+        gain = np.diagonal(accuracy[1:]).mean() - np.diagonal(accuracy[:-1]).mean()
+        assert gain > 0.25, f"in {scenario}: accuracy matrix {accuracy.round(2).tolist()}"
+
+
+def check_protects(strategy: type[Strategy], fields: dict[str, Any]) -> None:
+    """If it claims protection, it forgets less than fine-tuning, on the mean of three seeds."""
+    if not strategy.protects:
+        return
+    scenario = _scenario(strategy)
+    drops = {"plain": 0.0, "own": 0.0}
+    for seed in range(3):
+        for name, make, options in (("plain", Strategy, {}), ("own", strategy, fields)):
+            accuracy = train(make, TinyStream(scenario, seed), epochs=20, **options).accuracy[1:]
+            drops[name] += float((np.diagonal(accuracy) - accuracy[-1])[:-1].mean()) / 3
+    assert drops["own"] < drops["plain"], f"drop {drops['own']:.3f} against {drops['plain']:.3f} in {scenario}"
