@@ -19,7 +19,7 @@ class Dropout(nn.Module):
 
     def __init__(self, p: float, channels: bool = False) -> None:
         super().__init__()
-        expect(0 <= p < 1, "dropout", "in [0, 1)", p)
+        expect(0 <= p < 1, "learner.dropout", "in [0, 1)", p)
         self.p, self.channels, self.calls = p, channels, 0
         self.register_buffer("dropout_key", torch.zeros((), dtype=torch.long), persistent=False)
 
@@ -35,3 +35,13 @@ class Dropout(nn.Module):
         keep = uniform(self.dropout_key, shape, f"dropout/{self.calls}") >= self.p
         self.calls += 1
         return x * keep / (1 - self.p)
+
+
+def dropout(p: float, channels: bool = False, name: str = "learner.dropout") -> list[nn.Module]:
+    """Return a dropout layer in a list that is empty for p = 0.
+
+    Raises:
+        ConfigError: p is not a probability in [0, 1); the message names the field `name`.
+    """
+    expect(0 <= p < 1, name, "in [0, 1)", p)
+    return [Dropout(p, channels)] if p > 0 else []

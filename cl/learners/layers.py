@@ -1,6 +1,7 @@
 """Choices that all learners share: activation, normalisation, initialisation."""
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 from torch import nn
@@ -23,6 +24,35 @@ GAINS: dict[str, Literal["leaky_relu", "tanh", "sigmoid"]] = {
     "sigmoid": "sigmoid",
 }
 INITS = ("default", "kaiming", "xavier", "orthogonal")
+
+
+def sizes(name: str, values: object, empty: bool = False) -> tuple[int, ...]:
+    """Return a list of sizes as a tuple.
+
+    Args:
+        name: the field, as the user types it.
+        values: what was given; one number counts as a list of one.
+        empty: True allows an empty list.
+
+    Raises:
+        ConfigError: it is not a list of whole numbers > 0.
+    """
+    given = [values] if isinstance(values, int) else list(values) if isinstance(values, Sequence) else []
+    found = tuple(v for v in given if isinstance(v, int) and v > 0)
+    right = len(found) == len(given) and (empty or len(found) > 0)
+    expect(right, name, "a list of whole numbers > 0", values)
+    return found
+
+
+def image_shape(shape: Sequence[int], learner: str) -> tuple[int, int, int]:
+    """Return (channels, height, width) of an image.
+
+    Raises:
+        ConfigError: the samples of the stream are not images.
+    """
+    expect(len(shape) == 3, "learner", f"one for samples of shape {tuple(shape)}, such as mlp or gru", learner)
+    channels, height, width = shape
+    return channels, height, width
 
 
 def activation(name: str) -> nn.Module:

@@ -5,14 +5,13 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from cl.errors import expect
 from cl.learners import layers
 from cl.learners.base import Learner
-from cl.learners.dropout import Dropout
+from cl.learners.dropout import dropout as make_dropout
 
 
 class MLP(Learner):
-    """Fully connected network: linear, normalisation, activation, dropout in every block.
+    """Fully connected network: dropout, linear, normalisation, activation in every block.
 
     Args:
         input_shape: shape of one sample; it is flattened.
@@ -39,22 +38,20 @@ class MLP(Learner):
         head: str = "auto",
     ) -> None:
         super().__init__(head)
-        expect(len(hidden) > 0 and all(h > 0 for h in hidden), "learner.hidden", "a list of sizes > 0", list(hidden))
-        sizes = [math.prod(input_shape), *hidden]
+        self.widths = layers.sizes("learner.hidden", hidden)
+        inputs = make_dropout(input_dropout, name="learner.input_dropout")
+        fan_in = math.prod(input_shape)
         self.blocks = nn.ModuleList()
-        for i, (size_in, size_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
-            block: list[nn.Module] = [nn.Flatten()] if i == 0 else []
-            if i == 0 and input_dropout > 0:
-                block.append(Dropout(input_dropout))
-            block += [nn.Linear(size_in, size_out, bias=bias), *layers.norm(norm, size_out)]
-            block.append(layers.activation(activation))
-            if dropout > 0:
-                block.append(Dropout(dropout))
+        for i, width in enumerate(self.widths):
+            block: list[nn.Module] = [nn.Flatten(), *inputs] if i == 0 else make_dropout(dropout)
+            block += [nn.Linear(fan_in, width, bias=bias), *layers.norm(norm, width), layers.activation(activation)]
             self.blocks.append(nn.Sequential(*block))
-        self.head = nn.Linear(sizes[-1], n_classes)
-        self.widths = tuple(hidden)
+            fan_in = width
+        self.last = nn.Sequential(*make_dropout(dropout))
+        self.head = nn.Linear(fan_in, n_classes)
         layers.initialise(self, init, activation)
 
     def pool(self, x: Tensor) -> Tensor:
-        """Return the last hidden layer itself: (B, D)."""
-        return x
+        """Return the last hidden layer: (B, D)."""
+        out: Tensor = self.last(x)
+        return out
