@@ -5,21 +5,21 @@ state is the strategy, the optimiser, the position and what was measured.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from cl.batch import Batch
 from cl.errors import TrainingError
 from cl.evaluator import EvaluationOptions, Evaluator
-from cl.results import Results
+from cl.results import Array, Results
 from cl.seeding import step_keys
 from cl.stopping import EarlyStopping
 from cl.strategy import Strategy
-from cl.streams.base import Stream, Task, TrainingView
-from cl.streams.data import TrainingData
+from cl.streams.base import Stream, TrainingView
 from cl.trackers.base import Tracker
 from cl.training import Schedule, TrainingOptions
 from cl.update import OptimizerFactory, Updater
@@ -77,6 +77,7 @@ class Engine:
         self.seconds = {"train": 0.0, "evaluate": 0.0, "consolidate": 0.0}
         self.samples = 0
         self._loaded: dict[str, Any] | None = None
+        self._block = 0  # first step of the present block
 
     def run(self) -> Results:
         """Train all tasks that are not done yet and return the results.
@@ -84,7 +85,7 @@ class Engine:
         Raises:
             TrainingError: a loss was not finite; `results` holds what was measured before.
         """
-        if np.isnan(self.accuracy[0]).all():
+        if not self.started:
             self._evaluate_row(0)
         for k in range(self.task, len(self.stream)):
             self.run_task(k)
@@ -92,26 +93,28 @@ class Engine:
 
     def run_task(self, k: int) -> None:
         """Train task k, from the step where it was left, and evaluate all tasks."""
-        strategy = self.strategy
-        task = self.stream[k]
-        started = time.perf_counter()
-        data = self._begin(task)
-        self.seconds["consolidate"] += time.perf_counter() - started
-        self._train(task, data)
-        started = time.perf_counter()
-        if not self.online:
-            strategy.eval()
-            strategy.end_task(task)
-            strategy.train()
-        self.seconds["consolidate"] += time.perf_counter() - started
+        self.begin(k)
+        self._train()
+        self.end()
         self._evaluate_row(k + 1)
-        self.task, self.step = k + 1, 0
-        if self.pause is not None:
-            self.pause(self)
+        self.close()
 
-    def _begin(self, task: Task) -> TrainingData:
-        """Prepare the strategy, its data, the optimiser and the schedule; a loaded state overwrites all of it."""
-        strategy, k = self.strategy, task.index
+    # ---- the parts of a run, also walked by a population -----------------------------------------------------------
+
+    @property
+    def started(self) -> bool:
+        """Whether the untrained network has been measured."""
+        return not bool(np.isnan(self.accuracy[0]).all())
+
+    @property
+    def done(self) -> bool:
+        """Whether the present task has had all its steps."""
+        return self.step >= self.schedule.steps
+
+    def begin(self, k: int) -> None:
+        """Prepare task k: strategy, data, optimiser and schedule; a loaded state overwrites all of it."""
+        started = time.perf_counter()
+        strategy, task = self.strategy, self.stream[k]
         state, self._loaded = self._loaded, None
         if not self.online:
             strategy.grow(k)
@@ -122,82 +125,126 @@ class Engine:
         if state is not None:
             strategy.load_state(state["strategy"])
         view = TrainingView(self.stream, k, strategy.sees, type(strategy).__name__)
-        data = strategy.training_data(view, k)
+        self.data = strategy.training_data(view, k)
         self.update.refresh(strategy, reset=k > 0 and self.options.optimizer_state == "reset" and not self.online)
         optimizer = self.update.optimizer
         self.scheduler = self.make_scheduler(optimizer) if self.make_scheduler and optimizer else None
         self.stopping = EarlyStopping(self.options.patience, task, strategy)
-        schedule = Schedule(len(data), self.options, self.seed, k, data.tasks, data.batch_scale)
-        self.losses = torch.zeros(schedule.steps, device=self.device)
+        data = self.data
+        self.schedule = Schedule(len(data), self.options, self.seed, k, data.tasks, data.batch_scale)
+        self.losses = torch.zeros(self.schedule.steps, device=self.device)
         if state is not None:
             self.update.load_state_dict(state["optimizer"])
             self.losses[: self.step] = state["losses"].to(self.device)
             self.stopping.best, self.stopping.waited = state["stopping"]
             if self.scheduler is not None:
                 self.scheduler.load_state_dict(state["scheduler"])
-        return data
-
-    def _train(self, task: Task, data: TrainingData) -> None:
-        """Run the steps of a task in blocks; a block ends at a curve point, an epoch or after `BLOCK` steps."""
-        k, strategy = task.index, self.strategy
+        self._block = self.step
         strategy.train()
-        schedule = Schedule(len(data), self.options, self.seed, k, data.tasks, data.batch_scale)
-        keys = step_keys(self.seed, k, self.step, schedule.steps - self.step, self.device)
-        batches = data.batches(schedule.positions(self.step, schedule.steps, self.device), keys)
-        first, started = self.step, time.perf_counter()
-        for batch in batches:
-            self.losses[self.step] = strategy.step(batch, self.update)
+        self.seconds["consolidate"] += time.perf_counter() - started
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield the batches of the task, from the next step to take."""
+        steps = self.schedule.steps
+        keys = step_keys(self.seed, self.task, self.step, steps - self.step, self.device)
+        return self.data.batches(self.schedule.positions(self.step, steps, self.device), keys)
+
+    def _train(self) -> None:
+        """Run the steps of a task in blocks; a block ends at a curve point, an epoch or after `BLOCK` steps."""
+        started, evaluating = time.perf_counter(), self.seconds["evaluate"]
+        for batch in self.batches():
+            self.losses[self.step] = self.strategy.step(batch, self.update)
             if self.scheduler is not None:
                 self.scheduler.step()
-            self.samples += len(batch.y)
-            self.step += 1
-            measure = self.every is not None and self.step % self.every == 0
-            epoch_end = self.step % schedule.steps_per_epoch == 0
-            if not (measure or epoch_end or self.step % BLOCK == 0 or self.step == schedule.steps):
-                continue
-            self._look(k, first, schedule.steps)
-            first = self.step
-            if measure:
-                self.seconds["train"] += time.perf_counter() - started
-                self._evaluate_point(k, sum(self.task_steps) + self.step)
-                started = time.perf_counter()
-            if epoch_end and self.stopping is not None and self.stopping.should_stop():
-                break
-            if self.pause is not None and self.step < schedule.steps:
-                self.pause(self)
-        self.seconds["train"] += time.perf_counter() - started
-        self.task_steps.append(self.step)
-        self.train_losses.append(self.losses[: self.step].cpu())
+            if self.advance(len(batch.y)):
+                self.look(self.losses[self._block : self.step].cpu())
+                if self.measure_due:
+                    self._evaluate_point()
+                if self.should_stop():
+                    break
+                self.offer_pause()
+        self.seconds["train"] += time.perf_counter() - started - (self.seconds["evaluate"] - evaluating)
 
-    def _look(self, k: int, first: int, steps: int) -> None:
-        """Fetch the losses of a block: stop on one that is not finite, tell the trackers."""
-        block = self.losses[first : self.step].cpu()
+    @property
+    def measure_due(self) -> bool:
+        """Whether a point of the within-task curve belongs here."""
+        return self.every is not None and self.step % self.every == 0
+
+    @property
+    def _epoch_end(self) -> bool:
+        return self.step % self.schedule.steps_per_epoch == 0
+
+    def advance(self, samples: int) -> bool:
+        """Count a step that was taken on `samples` samples; return True if a block of steps ends here."""
+        self.samples += samples
+        self.step += 1
+        return self.measure_due or self._epoch_end or self.step % BLOCK == 0 or self.done
+
+    def look(self, block: Tensor) -> None:
+        """Look at the losses (n,) of the block that ends here: stop on one that is not finite, tell the trackers."""
+        first, self._block = self._block, self.step
         bad = (~torch.isfinite(block)).nonzero()
         if len(bad) > 0:
             step = first + int(bad[0])
             self.task_steps.append(step)
             self.train_losses.append(self.losses[:step].cpu())
             raise TrainingError(
-                f"Expected a finite loss, got {float(block[int(bad[0])])} at task {k}, step {step}; "
+                f"Expected a finite loss, got {float(block[int(bad[0])])} at task {self.task}, step {step}; "
                 "try a smaller learning rate or strength, or training.clip_norm"
             )
         for tracker in self.trackers:
-            tracker.progress(k, self.step, steps, float(block.mean()))
+            tracker.progress(self.task, self.step, self.schedule.steps, float(block.mean()))
+
+    def should_stop(self) -> bool:
+        """Whether early stopping ends the task here."""
+        return self._epoch_end and self.stopping is not None and self.stopping.should_stop()
+
+    def offer_pause(self) -> None:
+        """Let the owner save the state, or end the run, in the middle of a task."""
+        if self.pause is not None and not self.done:
+            self.pause(self)
+
+    def end(self) -> None:
+        """End the training of a task: keep its losses, let the strategy consolidate."""
+        started = time.perf_counter()
+        self.task_steps.append(self.step)
+        self.train_losses.append(self.losses[: self.step].cpu())
+        if not self.online:
+            self.strategy.eval()
+            self.strategy.end_task(self.stream[self.task])
+            self.strategy.train()
+        self.seconds["consolidate"] += time.perf_counter() - started
+
+    def close(self) -> None:
+        """Leave a task that was trained and measured."""
+        self.task, self.step = self.task + 1, 0
+        if self.pause is not None:
+            self.pause(self)
 
     def _evaluate_row(self, row: int) -> None:
         started = time.perf_counter()
-        self.accuracy[row], self.loss[row] = self.evaluator.row(self.strategy)
-        self.seconds["evaluate"] += time.perf_counter() - started
-        for tracker in self.trackers:
-            tracker.row(row, sum(self.task_steps), self.accuracy[row], self.loss[row])
+        accuracy, loss = self.evaluator.row(self.strategy)
+        self.record_row(row, accuracy, loss, time.perf_counter() - started)
 
-    def _evaluate_point(self, k: int, step: int) -> None:
-        started = time.perf_counter()
-        accuracy = self.evaluator.point(self.strategy, k)
-        self.curves.append((step, k, accuracy))
-        self.seconds["evaluate"] += time.perf_counter() - started
+    def record_row(self, row: int, accuracy: Array, loss: Array, seconds: float) -> None:
+        """Keep a row of the accuracy matrix: accuracy (K,) and loss (K,), and how long it took."""
+        self.accuracy[row], self.loss[row] = accuracy, loss
+        self.seconds["evaluate"] += seconds
         for tracker in self.trackers:
-            tracker.curve(step, k, accuracy)
+            tracker.row(row, sum(self.task_steps), accuracy, loss)
+
+    def _evaluate_point(self) -> None:
+        started = time.perf_counter()
+        accuracy = self.evaluator.point(self.strategy, self.task)
+        self.record_point(accuracy, time.perf_counter() - started)
+
+    def record_point(self, accuracy: Array, seconds: float) -> None:
+        """Keep a point of the within-task curve: accuracy (K,), and how long it took."""
+        step = sum(self.task_steps) + self.step
+        self.curves.append((step, self.task, accuracy))
+        self.seconds["evaluate"] += seconds
+        for tracker in self.trackers:
+            tracker.curve(step, self.task, accuracy)
 
     def results(self) -> Results:
         """Return what was measured so far."""
@@ -223,7 +270,7 @@ class Engine:
         return {
             "task": self.task,
             "step": self.step,
-            "strategy": self.strategy.state_dict(),
+            "strategy": {n: t.detach().clone() for n, t in self.strategy.state_dict().items()},
             "optimizer": self.update.state_dict(),
             "scheduler": {} if self.scheduler is None else self.scheduler.state_dict(),
             "stopping": [float("inf"), 0] if stopping is None else [stopping.best, stopping.waited],
