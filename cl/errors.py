@@ -1,5 +1,8 @@
 """Errors that a user can cause. The command line prints their message on one line and exits with code 2."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class LetheError(Exception):
     """Base of every error that is the user's to fix; its text names the argument, the rule and the value."""
@@ -31,3 +34,15 @@ def expect(condition: bool, name: str, rule: str, value: object) -> None:
     """
     if not condition:
         raise ConfigError(f"Expected `{name}` {rule}, got {value!r}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return `` (did you mean x?)`` for the known name closest to `name`, or nothing where none is close.
+
+    >>> nearest("tran", ["train", "list"])
+    ' (did you mean train?)'
+    >>> nearest("zzz", ["train", "list"])
+    ''
+    """
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f" (did you mean {close[0]}?)" if close else ""

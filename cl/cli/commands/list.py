@@ -1,0 +1,93 @@
+"""Show what there is to choose from: streams, strategies, learners, metrics, ..., one line each."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from cl.cli.places import conf_folder
+from cl.errors import ConfigError, nearest
+
+Entries = list[tuple[str, str]]
+
+
+def main(argv: list[str]) -> int:
+    """Print one kind, or all of them under headings."""
+    parser = argparse.ArgumentParser(prog="lethe list", description=__doc__)
+    parser.add_argument("kind", nargs="?", help="streams, strategies, learners, metrics, or any folder of conf/")
+    kind = parser.parse_args(argv).kind
+    groups = config_groups()
+    if kind is None:
+        shown = {plural(name): entries(folder) for name, folder in groups.items()} | {"metrics": metrics()}
+    elif kind == "metrics":
+        shown = {"metrics": metrics()}
+    else:
+        found = {alias: name for name in groups for alias in (name, plural(name))}
+        if kind not in found:
+            known = sorted([*map(plural, groups), "metrics"])
+            raise ConfigError(f"Expected `kind` in {known}, got {kind!r}{nearest(kind, known)}")
+        shown = {plural(found[kind]): entries(groups[found[kind]])}
+    show(shown, headings=kind is None)
+    return 0
+
+
+def config_groups() -> dict[str, Path]:
+    """Return name -> folder of every config group (the last part of a nested one: ``hydra/launcher`` is launcher)."""
+    folders = sorted({file.parent for file in conf_folder().glob("*/**/*.yaml")})
+    return {folder.name: folder for folder in folders}
+
+
+def plural(name: str) -> str:
+    """Return the plural of a group's name; names that are plural or have none stay.
+
+    >>> [plural(n) for n in ("strategy", "stream", "training", "measures")]
+    ['strategies', 'streams', 'training', 'measures']
+    """
+    if name.endswith(("s", "ing", "reproduce")):
+        return name
+    return name[:-1] + "ies" if name.endswith("y") else name + "s"
+
+
+def entries(folder: Path) -> Entries:
+    """Return (name, summary) of every yaml in a folder; the summary is the file's first comment."""
+    return [(file.stem, _first_comment(file)) for file in sorted(folder.glob("*.yaml"))]
+
+
+def _first_comment(file: Path) -> str:
+    with file.open(encoding="utf-8") as lines:
+        comments = (line.lstrip("# ").strip() for line in lines if line.startswith("#") and "@package" not in line)
+        return next(comments, "")
+
+
+def metrics() -> Entries:
+    """Return (name, what it says and which direction is good) of every metric."""
+    from cl.metrics.base import discover
+
+    return [(m.name, f"{m.meaning} ({m.better} is better; {m.source})") for m in discover().values()]
+
+
+def show(kinds: dict[str, Entries], headings: bool) -> None:
+    """Print as tables on a terminal, else as aligned plain lines."""
+    if sys.stdout.isatty():
+        _show_tables(kinds, headings)
+        return
+    for title, found in kinds.items():
+        if headings:
+            print(f"{title}:")
+        width = max((len(name) for name, _ in found), default=0)
+        for name, text in found:
+            print(f"{'  ' if headings else ''}{name:<{width}}  {text}".rstrip())
+
+
+def _show_tables(kinds: dict[str, Entries], headings: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    for title, found in kinds.items():
+        heading = f"[bold]{title}" if headings else None
+        table = Table(title=heading, title_justify="left", box=None, pad_edge=False)
+        table.add_column(style="cyan", no_wrap=True)
+        table.add_column(overflow="fold")
+        table.show_header = False
+        for row in found:
+            table.add_row(*row)
+        Console().print(table)

@@ -1,0 +1,8 @@
+"""``lethe report`` for those who like a script."""
+
+import sys
+
+from cl.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main(["report", *sys.argv[1:]]))

@@ -1,0 +1,8 @@
+"""``lethe reproduce`` for those who like a script."""
+
+import sys
+
+from cl.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main(["reproduce", *sys.argv[1:]]))
