@@ -1,7 +1,8 @@
 """What every learner offers: blocks, features, a head, and gates on its units."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -31,6 +32,12 @@ class Learner(nn.Module):
     blocks: nn.ModuleList
     head: nn.Module
     widths: tuple[int, ...]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Learner":
+        """Note what the learner is made with, for `fresh`."""
+        self = super().__new__(cls)
+        object.__setattr__(self, "_made_with", (args, kwargs))
+        return self
 
     def __init__(self, head: str = "auto") -> None:
         super().__init__()
@@ -68,6 +75,15 @@ class Learner(nn.Module):
         """Return logits (B, C) over all outputs."""
         out: Tensor = self.head(self.features(x, gates))
         return out
+
+    def fresh(self) -> "Learner":
+        """Return a learner made with the same arguments, on the same device: newly initialised, sharing nothing.
+
+        Draw its weights from a purpose of your own: ``with seeded(info.seed, "column", k): learner.fresh()``.
+        """
+        args, kwargs = deepcopy(self.__dict__["_made_with"])
+        made = type(self)(*args, **kwargs)
+        return made.to(next(self.parameters()).device)
 
     def head_for(self, info: "StreamInfo") -> str:
         """Return the head in force on a stream: ``single``, ``multi`` or ``growing``.

@@ -5,6 +5,7 @@ an index into it, labels, and a transform that is applied a batch at a time. Not
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 
 import torch
 from torch import Tensor
@@ -77,6 +78,39 @@ def as_float(x: Tensor, key: Tensor | None = None) -> Tensor:
     return x
 
 
+class Joined(Data):
+    """Splits of several tasks that share storage and transform, seen as one: a mixed batch costs what a plain one does.
+
+    Args:
+        parts: splits, in order.
+        repeats: how many times each occurs.
+    """
+
+    def __init__(self, parts: Sequence[Data], repeats: Sequence[int]) -> None:
+        first = parts[0]
+        copies = [part for part, n in zip(parts, repeats, strict=True) for _ in range(n)]
+        index, labels = torch.cat([part.index for part in copies]), torch.cat([part.labels for part in copies])
+        super().__init__(first.storage, index, labels, first.task, first.transform)
+        self.tasks = torch.cat([torch.full_like(part.index, part.task) for part in copies])
+
+    @staticmethod
+    def possible(parts: Sequence[Data]) -> bool:
+        """Return True if all parts are plain `Data` of one storage and one transform."""
+        return all(
+            type(p) is Data and p.storage is parts[0].storage and p.transform is parts[0].transform for p in parts
+        )
+
+    def batch(self, positions: Tensor, key: Tensor, augment: bool = True) -> Batch:
+        """Return the `Batch` at `positions` (B,), each sample with the task it comes from."""
+        return super().batch(positions, key, augment)._replace(task=self.tasks[positions])
+
+    def subset(self, positions: Tensor) -> "Joined":
+        """Return the samples at `positions` (n,)."""
+        made = copy(self)
+        made.index, made.labels, made.tasks = (t[positions] for t in (self.index, self.labels, self.tasks))
+        return made
+
+
 class TrainingData:
     """What a strategy trains on at one task: one or several splits seen as one, with repetitions.
 
@@ -95,6 +129,8 @@ class TrainingData:
         self.parts = [p for p, n in zip(parts, counts, strict=True) if n > 0 and len(p) > 0]
         self.repeats = [n for p, n in zip(parts, counts, strict=True) if n > 0 and len(p) > 0]
         self.tasks, self.batch_scale = tasks, batch_scale
+        if (len(self.parts) > 1 or self.repeats not in ([], [1])) and Joined.possible(self.parts):
+            self.parts, self.repeats = [Joined(self.parts, self.repeats)], [1]
         lengths = [len(p) * n for p, n in zip(self.parts, self.repeats, strict=True)]
         self.starts = torch.tensor([0, *lengths]).cumsum(0).tolist()
 
