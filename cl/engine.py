@@ -79,6 +79,11 @@ class Engine:
         self._loaded: dict[str, Any] | None = None
         self._block = 0  # first step of the present block
 
+    @property
+    def total_steps(self) -> int:
+        """Steps taken since the beginning of the run."""
+        return sum(self.task_steps[: self.task]) + self.step
+
     def run(self) -> Results:
         """Train all tasks that are not done yet and return the results.
 

@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cl import objectives
-from cl.errors import expect
+from cl.errors import ConfigError, expect
 from cl.seeding import generator
 from cl.strategy import Strategy
 from cl.streams.base import Stream
 from cl.streams.data import Data
 
 WHICH = ("seen", "all", "first")
+SPLITS = ("test", "validation")
 
 
 @dataclass(frozen=True)
@@ -26,32 +27,46 @@ class EvaluationOptions:
         every: steps between two points of the within-task curve, or None for no curve.
         samples: test samples a task for the curve (a fixed subset), or None for all.
         tasks: tasks on the curve: ``seen`` so far (the present one included), ``all``, or the ``first``.
+        split: ``test``, or ``validation`` for choosing hyper-parameters.
     """
 
     batch_size: int = 1000
     every: int | None = None
     samples: int | None = 500
     tasks: str = "seen"
+    split: str = "test"
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "every", "samples"):
             value = getattr(self, name)
             expect(value is None or value > 0, f"evaluation.{name}", "> 0", value)
         expect(self.tasks in WHICH, "evaluation.tasks", f"in {list(WHICH)}", self.tasks)
+        expect(self.split in SPLITS, "evaluation.split", f"in {list(SPLITS)}", self.split)
 
 
 class Evaluator:
-    """Measures a strategy on the test splits of a stream.
+    """Measures a strategy on the test (or validation) splits of a stream.
 
     Args:
         stream: the stream.
         options: see `EvaluationOptions`.
+
+    Raises:
+        ConfigError: validation data was asked for, and the stream has none.
     """
 
     def __init__(self, stream: Stream, options: EvaluationOptions) -> None:
         self.stream, self.options, self.info = stream, options, stream.info
-        self.full = [stream.test(k) for k in range(len(stream))]
+        self.full = [self._split(k) for k in range(len(stream))]
         self.fixed = [self._subset(k, data) for k, data in enumerate(self.full)] if options.every else []
+
+    def _split(self, k: int) -> Data:
+        if self.options.split == "test":
+            return self.stream.test(k)
+        validation = self.stream[k].validation
+        if validation is None:
+            raise ConfigError("Expected `stream.validation` > 0 when evaluation.split is validation, got 0")
+        return validation
 
     def _subset(self, k: int, data: Data) -> Data:
         if self.options.samples is None or self.options.samples >= len(data):

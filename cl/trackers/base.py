@@ -22,6 +22,7 @@ class RunFacts:
         config: the resolved configuration, plain types.
         info: facts of the stream.
         tags: free labels.
+        step: steps that were taken before: 0, or where a resumed run goes on.
     """
 
     name: str
@@ -30,6 +31,7 @@ class RunFacts:
     config: dict[str, Any]
     info: StreamInfo
     tags: tuple[str, ...] = ()
+    step: int = 0
 
 
 class Tracker:

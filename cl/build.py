@@ -1,0 +1,182 @@
+"""From a plain configuration to objects: every `_target_` is imported, checked field by field, and called.
+
+Errors carry the path that the user typed (``strategy.strength``), which is why this is not left to
+`hydra.utils.instantiate`. A `_target_` may name any importable code: configurations are trusted (SECURITY.md).
+"""
+
+import functools
+import inspect
+import pkgutil
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from cl.errors import ConfigError, LetheError, nearest
+
+Config = dict[str, Any]
+_WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+
+
+def construct(node: Any, path: str, **given: Any) -> Any:
+    """Build what a configuration node describes.
+
+    Args:
+        node: plain value, list or mapping; a mapping with `_target_` is called with its other keys, built first.
+            `_partial_: true` gives a function that takes the rest.
+        path: where the node stands in the configuration, for errors.
+        given: further keyword arguments, from the program.
+
+    Raises:
+        ConfigError: the target cannot be imported, or a field is unknown, missing or of the wrong type.
+    """
+    if isinstance(node, Mapping) and node.get("_target_"):
+        target = locate(node["_target_"], f"{path}._target_")
+        fields = {k: construct(v, f"{path}.{k}") for k, v in node.items() if k not in ("_target_", "_partial_")}
+        check_fields(target, fields, path, tuple(given), partial=bool(node.get("_partial_")))
+        if node.get("_partial_"):
+            return functools.partial(target, **fields, **given)
+        return call(target, path, **fields, **given)
+    if isinstance(node, Mapping):
+        return {k: construct(v, f"{path}.{k}") for k, v in node.items()}
+    if isinstance(node, list | tuple):
+        return [construct(v, f"{path}[{i}]") for i, v in enumerate(node)]
+    return node
+
+
+def call(target: Callable[..., Any], path: str, **fields: Any) -> Any:
+    """Call a target; what goes wrong inside somebody's constructor becomes one line that names the place."""
+    try:
+        return target(**fields)
+    except (LetheError, MemoryError):
+        raise
+    except (TypeError, ValueError, KeyError, OSError, AssertionError, AttributeError, RuntimeError) as error:
+        name = getattr(target, "__qualname__", str(target))
+        raise ConfigError(f"Expected `{path}` to be built by {name}, got {type(error).__name__}: {error}") from error
+
+
+def locate(target: Any, path: str) -> Callable[..., Any]:
+    """Import the class or function that a dotted name stands for.
+
+    Raises:
+        ConfigError: it does not exist, or is not callable.
+    """
+    if not isinstance(target, str):
+        raise ConfigError(f"Expected `{path}` a dotted name such as my_package.MyClass, got {target!r}")
+    try:
+        found = pkgutil.resolve_name(target)
+    except (ImportError, AttributeError, ValueError) as error:
+        near = _near_attribute(target)
+        raise ConfigError(f"Expected `{path}` an importable name, got {target!r} ({error}){near}") from error
+    if not callable(found):
+        raise ConfigError(f"Expected `{path}` a class or function, got {target!r}, which is {type(found).__name__}")
+    return typing.cast(Callable[..., Any], found)
+
+
+def _near_attribute(target: str) -> str:
+    module, _, name = target.rpartition(".")
+    try:
+        names = dir(pkgutil.resolve_name(module))
+    except (ImportError, AttributeError, ValueError):
+        return ""
+    return nearest(name, names)
+
+
+def check_fields(
+    target: Callable[..., Any], fields: Config, path: str, given: Sequence[str] = (), partial: bool = False
+) -> None:
+    """Check the names and types of a target's fields before it is called.
+
+    Args:
+        target: class or function.
+        fields: what the configuration says.
+        path: where, for errors.
+        given: names that the program passes itself.
+        partial: True if more arguments will come later, so that missing ones are no mistake.
+
+    Raises:
+        ConfigError: names the field, the rule and the value.
+    """
+    try:
+        parameters = inspect.signature(target).parameters
+    except (TypeError, ValueError):  # built without a Python signature
+        return
+    name = getattr(target, "__qualname__", str(target))
+    anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    for field in [*given, *fields]:
+        if field not in parameters and not anything:
+            if field in given:
+                raise ConfigError(f"Expected {name} to take the argument `{field}` (see the README, plug-ins), got {name}"
+                                  f"({', '.join(parameters)})")
+            own = [p for p in parameters if p not in given]
+            raise ConfigError(
+                f"Expected `{path}.{field}` to be one of {own} for {name}, got {fields[field]!r}{nearest(field, own)}"
+            )
+    hints = _hints(target)
+    for field, value in fields.items():
+        if field in hints:
+            check_type(value, hints[field], f"{path}.{field}")
+    if not partial:
+        plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        for field, parameter in parameters.items():
+            required = parameter.default is parameter.empty and parameter.kind in plain
+            if required and field not in fields and field not in given:
+                raise ConfigError(f"Expected `{path}.{field}` to be given, which {name} needs; got nothing")
+
+
+def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+    function = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
+    try:
+        return get_type_hints(function)
+    except (NameError, TypeError, AttributeError):  # names that exist only for type checkers
+        return {k: v for k, v in getattr(function, "__annotations__", {}).items() if not isinstance(v, str)}
+
+
+def check_type(value: Any, hint: Any, path: str) -> None:
+    """Check a plain value against a type hint; hints that speak of objects are left to the constructor.
+
+    Raises:
+        ConfigError: ``Expected `path` a number, got 'x'``.
+    """
+    if not _fits(value, hint):
+        raise ConfigError(f"Expected `{path}` {_describe(hint)}, got {value!r}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, a) for a in arguments)
+    if origin is Literal:
+        return value in arguments
+    if hint is None or hint is type(None):
+        return value is None
+    if hint is bool:
+        return isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is str:
+        return isinstance(value, str)
+    if origin in (list, tuple, Sequence):
+        inner = arguments[0] if arguments else Any
+        uniform = origin is not tuple or arguments[1:] == (...,)
+        return isinstance(value, list | tuple) and (not uniform or all(_fits(v, inner) for v in value))
+    if origin in (dict, Mapping):
+        return isinstance(value, Mapping)
+    return not isinstance(value, str | bool | int | float) or hint in (Any, object) or not inspect.isclass(hint)
+
+
+def _describe(hint: Any) -> str:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_describe(a) for a in arguments)
+    if origin is Literal:
+        return f"in {list(arguments)}"
+    if hint is None or hint is type(None):
+        return "null"
+    if origin in (list, tuple, Sequence):
+        return f"a list, each {_describe(arguments[0])}" if arguments else "a list"
+    if origin in (dict, Mapping):
+        return "a mapping"
+    return _WORDS.get(hint, getattr(hint, "__name__", str(hint)))

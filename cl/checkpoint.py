@@ -1,0 +1,109 @@
+"""Checkpoints: one file of plain types, written atomically, with a checksum, the last two kept.
+
+A file is one line of JSON (format, checksum, identity of the run) and then what `torch.save` wrote. The identity is checked
+before the rest is read; the rest is loaded with ``weights_only``, so that a file cannot run code.
+"""
+
+import hashlib
+import io
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cl.errors import DataError, LetheError
+from cl.files import atomic_path
+
+NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
+FORMAT = "lethe checkpoint 1"
+
+
+class CheckpointMismatch(LetheError):
+    """A checkpoint belongs to another configuration, code version or stream."""
+
+
+def save(folder: Path, state: Mapping[str, Any], identity: Mapping[str, str]) -> Path:
+    """Write a checkpoint; the one before is kept as the second newest.
+
+    Args:
+        folder: the run folder.
+        state: plain types and tensors.
+        identity: what must be equal for the state to be of use, e.g. the hashes of configuration, code and stream.
+
+    Raises:
+        OSError: no space or no permission; the checkpoints that were there still are.
+    """
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    payload = buffer.getbuffer()
+    header = {"format": FORMAT, "checksum": hashlib.blake2b(payload).hexdigest(), "identity": dict(identity)}
+    target = folder / NEWEST
+    with atomic_path(target) as path:
+        with path.open("wb") as file:
+            file.write(json.dumps(header).encode() + b"\n")
+            file.write(payload)
+        if target.exists():
+            target.replace(folder / PREVIOUS)
+    return target
+
+
+def exists(folder: Path) -> bool:
+    """Return True if a run folder holds a checkpoint."""
+    return (folder / NEWEST).exists() or (folder / PREVIOUS).exists()
+
+
+def load(folder: Path, identity: Mapping[str, str]) -> tuple[dict[str, Any] | None, list[str]]:
+    """Read the newest checkpoint that is whole.
+
+    Args:
+        folder: the run folder.
+        identity: of the run that wants to go on.
+
+    Returns:
+        the state (None if there is no readable checkpoint) and warnings about files that were passed over.
+
+    Raises:
+        CheckpointMismatch: a whole checkpoint is of another identity; the message shows the difference.
+    """
+    warnings: list[str] = []
+    for name in (NEWEST, PREVIOUS):
+        if not (folder / name).exists():
+            continue
+        try:
+            return read(folder / name, identity), warnings
+        except DataError as error:
+            warnings.append(str(error))
+    return None, warnings
+
+
+def read(path: Path, identity: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Read one checkpoint file.
+
+    Raises:
+        DataError: it is truncated, changed, or holds more than plain types and tensors.
+        CheckpointMismatch: it is of another identity.
+    """
+    content = path.read_bytes()
+    line, _, payload = content.partition(b"\n")
+    try:
+        header = json.loads(line)
+        good = header["format"] == FORMAT and header["checksum"] == hashlib.blake2b(payload).hexdigest()
+        found = dict(header["identity"])
+    except (ValueError, KeyError, TypeError):
+        good = False
+    if not good:
+        raise DataError(f"Expected {path} to match its checksum, got a truncated or changed file")
+    different = [n for n in (identity or {}) if found.get(n) != (identity or {})[n]]
+    if different:
+        listed = ", ".join(f"{n} (saved {found.get(n)}, now {(identity or {})[n]})" for n in different)
+        raise CheckpointMismatch(
+            f"Expected {path} to be of this run, got a different {listed}; start anew with resume=never"
+        )
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(payload), weights_only=True, map_location="cpu")
+    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as error:
+        raise DataError(f"Expected {path} to hold plain types and tensors, got {str(error).splitlines()[0]}") from error
+    return state

@@ -1,0 +1,123 @@
+"""From the words on a command line to a resolved configuration, by Hydra; mistakes become one line each."""
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from cl.build import Config
+from cl.cli.places import conf_folder
+from cl.errors import ConfigError, nearest
+from cl.settings import GROUPS
+
+
+@contextlib.contextmanager
+def hydra_session() -> Iterator[Any]:
+    """Start Hydra on our configurations inside the block and give its entry object (for sweeps)."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_folder()), job_name="lethe", version_base="1.3"):
+        yield GlobalHydra.instance().hydra
+
+
+def search_path(words: Sequence[str]) -> list[str]:
+    """Return overrides that let Hydra also find the user's own configurations, in ``conf`` of the present folder."""
+    own = Path.cwd() / "conf"
+    if not own.is_dir() or own.samefile(conf_folder()) or any(w.startswith("hydra.searchpath=") for w in words):
+        return []
+    return [f"hydra.searchpath=[file://{own}]"]
+
+
+def compose(words: Sequence[str]) -> Config:
+    """Return the resolved configuration of a run: plain types, with `choices` (what was chosen in every group).
+
+    Args:
+        words: overrides in Hydra's grammar.
+
+    Raises:
+        ConfigError: a word is not understood, or names something that does not exist.
+    """
+    with hydra_session(), mistakes(words):
+        found = hydra_compose("config", [*search_path(words), *words], return_hydra_config=True)
+        return plain(found, found.hydra.runtime.choices)
+
+
+@contextlib.contextmanager
+def mistakes(words: Sequence[str]) -> Iterator[None]:
+    """Turn Hydra's and OmegaConf's exceptions into `ConfigError`s of one line."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error, words)) from error
+
+
+def plain(config: DictConfig, choices: Mapping[str, Any]) -> Config:
+    """Resolve a composed configuration into plain types and add `choices`."""
+    copy = OmegaConf.masked_copy(config, [k for k in config if k != "hydra"])
+    resolved = OmegaConf.to_container(copy, resolve=True, throw_on_missing=True)
+    assert isinstance(resolved, dict)
+    named = {group: choices[group] for group in GROUPS if isinstance(choices.get(group), str)}
+    for group in ("strategy", "learner", "stream"):
+        target = resolved[group].get("_target_")
+        if target != _target_of(group, named[group]):  # the user's own class under another yaml's name
+            named[group] = str(target).rpartition(".")[2]
+    return {**{str(k): v for k, v in resolved.items()}, "choices": named}
+
+
+def _target_of(group: str, choice: str) -> Any:
+    for folder in (conf_folder(), Path.cwd() / "conf"):
+        path = folder / group / f"{choice}.yaml"
+        if path.is_file():
+            return (yaml.safe_load(path.read_text()) or {}).get("_target_")
+    return None
+
+
+def explain(error: Exception, words: Sequence[str]) -> str:
+    """Return one line that names the word, the rule and, where there is one, the nearest name that exists."""
+    text = " ".join(str(error).split())
+    missing = re.search(r"Could not find '([\w-]+)/([^']+)'", text)
+    if missing:
+        group, name = missing.groups()
+        known = options(group)
+        return f"Expected `{group}` in {known}, got {name!r}{nearest(name, known)}"
+    chosen = re.search(r"Could not override '([^']+)'\. No match in the defaults list", text)
+    key = re.search(r"Could not override '([^']+)'", text)
+    if key or chosen:
+        name = (key or chosen).group(1)  # type: ignore[union-attr]
+        known = keys_beside(name, words)
+        return f"Expected `{name}` to be a key of the configuration, got {_word(name, words)!r}{nearest(name, known)}"
+    cause = error.__cause__
+    if isinstance(cause, OmegaConfBaseException) and not isinstance(error, OmegaConfBaseException):
+        return explain(cause, words)
+    return text
+
+
+def _word(name: str, words: Sequence[str]) -> str:
+    return next((w for w in words if w.lstrip("+~").startswith(f"{name}=")), name)
+
+
+def options(group: str) -> list[str]:
+    """Return the choices of a group, by walking its folders: ours, and the user's in ``conf``."""
+    folders = {conf_folder() / group, Path.cwd() / "conf" / group}
+    return sorted({p.stem for f in folders if f.is_dir() for p in f.glob("*.yaml")})
+
+
+def keys_beside(name: str, words: Sequence[str]) -> list[str]:
+    """Return the dotted keys of the configuration near an unknown one."""
+    chosen = [w for w in words if w.split("=")[0] in GROUPS]
+    try:
+        config: Any = hydra_compose("config", chosen)
+        keys = [str(k) for k in config]
+        for group in keys.copy():
+            keys += [f"{group}.{k}" for k in config[group]] if isinstance(config[group], DictConfig) else []
+    except (HydraException, OmegaConfBaseException):
+        return []
+    return keys

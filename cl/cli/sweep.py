@@ -1,0 +1,76 @@
+"""Sweeps: Hydra's sweepers and launchers call `job` once for every combination."""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from cl.cli.compose import hydra_session, mistakes, plain, search_path
+from cl.errors import ConfigError, LetheError
+
+JOBS = "jobs.jsonl"  # one line a finished job, in the sweep's folder
+
+
+def sweep(words: Sequence[str]) -> list[tuple[Path, str, str]]:
+    """Carry out a sweep and return (run folder, status, message) of every replica of every job.
+
+    Args:
+        words: overrides; values separated by commas give one job each.
+
+    Raises:
+        ConfigError: a word is not understood, or no job could be started at all.
+    """
+    launcher = [] if any(w.startswith("hydra/launcher=") for w in words) else ["hydra/launcher=cores"]
+    logging = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
+    overrides = [*search_path(words), *launcher, *logging, *words]
+    with hydra_session() as hydra, mistakes(words):
+        folder = Path(hydra.compose_config("config", overrides, run_mode=RunMode.MULTIRUN).hydra.sweep.dir)
+        hydra.multirun("config", job, [*overrides, f"hydra.sweep.dir={folder}"], with_log_configuration=False)
+    lines = [json.loads(line) for line in (folder / JOBS).read_text().splitlines()]
+    if all(line["status"] == "refused" for line in lines):
+        raise ConfigError(lines[0]["message"])
+    return [(Path(line["path"]), line["status"].replace("refused", "failed"), line["message"]) for line in lines]
+
+
+def job(composed: DictConfig) -> float:
+    """Carry out one job of a sweep; returns the final average accuracy, NaN for a job that failed.
+
+    A job that fails does not end the sweep: the sweep's folder says what became of it.
+    """
+    from cl.run import average, run
+
+    if os.getcwd() not in sys.path:  # a worker process does not come through the command
+        sys.path.append(os.getcwd())
+    hydra = HydraConfig.get()
+    words = " ".join(hydra.overrides.task)
+    try:
+        config = plain(composed, hydra.runtime.choices)
+        if config["threads"] is None:
+            config["threads"] = threads_per_job(hydra.launcher)
+        outcomes = run(config)
+    except LetheError as error:
+        _note(hydra, {"path": words, "status": "refused", "message": str(error)})
+        return float("nan")
+    for outcome in outcomes:
+        _note(hydra, {"path": str(outcome.path), "status": outcome.status, "message": outcome.message})
+    return average(outcomes)
+
+
+def _note(hydra: Any, line: dict[str, str]) -> None:
+    with (Path(hydra.sweep.dir) / JOBS).open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def threads_per_job(launcher: Any) -> int | None:
+    """Return the cores divided by the jobs that run side by side; None where jobs run one after another."""
+    jobs = launcher.get("n_jobs")
+    if jobs is None:
+        return None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // (cores if jobs < 0 else jobs))

@@ -1,0 +1,56 @@
+"""Where a run is computed, and with which guarantees."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+
+import torch
+
+from cl.errors import ConfigError, expect
+
+
+def find(name: str) -> torch.device:
+    """Return the device that a setting stands for.
+
+    Args:
+        name: ``auto`` (CUDA, else Apple's MPS, else CPU), ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+
+    Raises:
+        ConfigError: the name is unknown, or the device is not there.
+    """
+    known = re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name) is not None
+    expect(known, "device", "in ['auto', 'cpu', 'cuda', 'cuda:N', 'mps']", name)
+    mps = torch.backends.mps.is_available()
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+    if name.startswith("cuda"):
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        index = int(name[5:] or 0) if ":" in name else 0
+        if index >= count:
+            raise ConfigError(f"Expected `device` to be present, got {name!r} on a machine with {count} CUDA devices; "
+                              "use device=cpu or device=auto")
+    if name == "mps" and not mps:
+        raise ConfigError("Expected `device` to be present, got 'mps' on a machine without it; use device=cpu")
+    return torch.device(name)
+
+
+@contextlib.contextmanager
+def guarantees(device: torch.device, threads: int | None, deterministic: bool) -> Iterator[None]:
+    """Set the number of threads and deterministic kernels inside the block, and put everything back after it."""
+    before = torch.get_num_threads()
+    were = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    if deterministic and device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    try:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)
+        # Nothing here reads memory it has not written; filling it would cost time at every allocation.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        yield
+    finally:
+        torch.set_num_threads(before)
+        torch.use_deterministic_algorithms(were[0], warn_only=were[1])
+        torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]

@@ -1,0 +1,99 @@
+"""What belongs to a run as a whole and to no group of the configuration."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from cl.build import check_type
+from cl.errors import expect
+
+GROUPS = ("stream", "learner", "strategy", "optimizer", "scheduler", "training", "evaluation", "measures", "tracker")
+
+
+@dataclass(frozen=True)
+class CheckpointOptions:
+    """When a run is saved between tasks; at the end of every task it always is.
+
+    Attributes:
+        minutes: minutes between two checkpoints, or None.
+        steps: optimisation steps between two checkpoints, or None.
+    """
+
+    minutes: float | None = 5.0
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        expect(self.minutes is None or self.minutes > 0, "checkpoint.minutes", "> 0 or null", self.minutes)
+        expect(self.steps is None or self.steps > 0, "checkpoint.steps", "> 0 or null", self.steps)
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Where data sets are.
+
+    Attributes:
+        root: folder with the data sets.
+        download: True fetches what is missing.
+    """
+
+    root: str
+    download: bool = True
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a run; the fields stand, with comments, in conf/config.yaml."""
+
+    seed: int
+    replicas: int | list[int]
+    device: str
+    precision: Literal["fp32", "bf16"]
+    threads: int | None
+    deterministic: bool
+    output: str
+    name: str | None
+    group: str | None
+    tags: list[str]
+    resume: Literal["never", "auto"]
+    data: DataOptions
+    checkpoint: CheckpointOptions
+
+    def __post_init__(self) -> None:
+        expect(self.threads is None or self.threads > 0, "threads", "> 0 or null", self.threads)
+        count = self.replicas if isinstance(self.replicas, int) else len(set(self.replicas))
+        expect(count > 0, "replicas", "> 0, or a list of seeds", self.replicas)
+        if isinstance(self.replicas, list):
+            expect(len(self.replicas) == count, "replicas", "a list of different seeds", self.replicas)
+        for field in ("name", "group"):
+            value = getattr(self, field)
+            plain = value is None or (value and os.sep not in value and not value.startswith("."))
+            expect(bool(plain), field, "a plain folder name", value)
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "Settings":
+        """Read the settings out of a resolved configuration.
+
+        Raises:
+            ConfigError: a value is of the wrong type or impossible.
+        """
+        values: dict[str, Any] = {}
+        nested = {"data": DataOptions, "checkpoint": CheckpointOptions}
+        for field in fields(cls):
+            value = config[field.name]
+            if field.name in nested:
+                kind = nested[field.name]
+                for inner in fields(kind):
+                    check_type(value[inner.name], inner.type, f"{field.name}.{inner.name}")
+                values[field.name] = kind(**value)
+            else:
+                check_type(value, field.type, field.name)
+                values[field.name] = value
+        return cls(**values)
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of the run's replicas: `seed`, `seed` + 1, ..., or the list given."""
+        if isinstance(self.replicas, list):
+            return list(self.replicas)
+        return [self.seed + i for i in range(self.replicas)]
