@@ -106,8 +106,9 @@ def check_fields(
     for field in [*given, *fields]:
         if field not in parameters and not anything:
             if field in given:
-                raise ConfigError(f"Expected {name} to take the argument `{field}` (see the README, plug-ins), got {name}"
-                                  f"({', '.join(parameters)})")
+                raise ConfigError(
+                    f"Expected {name} to take the argument `{field}` (README, plug-ins), got {name}({', '.join(parameters)})"
+                )
             own = [p for p in parameters if p not in given]
             raise ConfigError(
                 f"Expected `{path}.{field}` to be one of {own} for {name}, got {fields[field]!r}{nearest(field, own)}"
@@ -125,7 +126,7 @@ def check_fields(
 
 
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:
-    function = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
+    function = target.__init__ if inspect.isclass(target) else target
     try:
         return get_type_hints(function)
     except (NameError, TypeError, AttributeError):  # names that exist only for type checkers

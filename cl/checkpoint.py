@@ -1,7 +1,7 @@
 """Checkpoints: one file of plain types, written atomically, with a checksum, the last two kept.
 
-A file is one line of JSON (format, checksum, identity of the run) and then what `torch.save` wrote. The identity is checked
-before the rest is read; the rest is loaded with ``weights_only``, so that a file cannot run code.
+A file is one line of JSON (format, checksum, identity of the run) and then what `torch.save` wrote. The identity is
+checked before the rest is read; the rest is loaded with ``weights_only``, so that a file cannot run code.
 """
 
 import hashlib

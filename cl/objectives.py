@@ -1,8 +1,8 @@
 """Losses and scores by kind of target, all of them per sample, so that importance and replay can weigh samples.
 
 Kinds (`StreamInfo.target`): ``class`` (one label a sample), ``steps`` (one label a time step, -100 where there is
-none) and ``real`` (regression). Outputs a task may not use are masked by a large negative finite number, which has probability
-zero in a softmax and yet keeps products such as p * log q finite.
+none) and ``real`` (regression). Outputs a task may not use are masked by a large negative finite number, which has
+probability zero in a softmax and yet keeps products such as p * log q finite.
 """
 
 import torch

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from cl import checkpoint
-from cl.build import Config, check_fields, construct, locate
+from cl.build import Config, call, check_fields, construct, locate
 from cl.device import find, guarantees
 from cl.engine import Engine
 from cl.errors import ConfigError, LetheError, TrainingError, expect
@@ -67,11 +67,12 @@ def run(config: Config, path: Path | None = None) -> list[Outcome]:
 def build_stream(config: Config, settings: Settings, device: torch.device) -> Stream:
     """Build the stream of a configuration."""
     stream = construct(
-        config["stream"], "stream", seed=settings.seed, root=settings.data.root, download=settings.data.download,
+        config["stream"], "stream", seed=settings.seed, root=str(Path(settings.data.root).expanduser()), download=settings.data.download,
         device=device,
     )
     if not isinstance(stream, Stream):
-        raise ConfigError(f"Expected `stream._target_` a subclass of cl.streams.base.Stream, got {type(stream).__name__}")
+        found = type(stream).__name__
+        raise ConfigError(f"Expected `stream._target_` a subclass of cl.streams.base.Stream, got {found}")
     return stream
 
 
@@ -98,9 +99,14 @@ def build_engine(
         options[name] = kind(**config[name])
     if options["training"].patience is not None:
         expect(stream[0].validation is not None, "stream.validation", "> 0 when training.patience is given", 0)
+    optimizer = construct(config["optimizer"], "optimizer")
     scheduler = construct(config["scheduler"], "scheduler") if config["scheduler"].get("_target_") else None
+    # One trial on a parameter that is thrown away: an impossible number is found before any training.
+    trial = call(optimizer, "optimizer", params=[torch.nn.Parameter(torch.zeros(1, device=strategy.active.device))])
+    if scheduler is not None:
+        call(scheduler, "scheduler", optimizer=trial)
     return Engine(
-        strategy, stream, construct(config["optimizer"], "optimizer"), options["training"], options["evaluation"],
+        strategy, stream, optimizer, options["training"], options["evaluation"],
         make_scheduler=scheduler, precision=config["precision"], trackers=trackers,
     )
 
@@ -191,7 +197,9 @@ class Replica:
         except BaseException as error:
             self._finish(trackers, "failed", f"{type(error).__name__}: {error}")
             raise
-        return self._finish(trackers, "complete", "")
+        outcome = self._finish(trackers, "complete", "")
+        (self.path / checkpoint.PREVIOUS).unlink(missing_ok=True)
+        return outcome
 
     def _finish(self, trackers: Sequence[Tracker], status: str, message: str) -> Outcome:
         results = self.engine.results()

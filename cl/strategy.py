@@ -51,8 +51,8 @@ class Strategy(nn.Module):
         sees: the training data it may touch: ``current`` (the task at hand), ``past`` (also earlier tasks), ``all``.
         protects: True if it claims to forget less than fine-tuning.
         neutral: arguments with which it is exactly fine-tuning, or None where there are none.
-        small: arguments that differ from its yaml on the tiny stream of the contract checks (a memory of 2000 samples, a
-            threshold for images).
+        small: arguments that differ from its yaml on the tiny stream of the contract checks (a memory of 2000
+            samples, a threshold for images).
         vectorizable: True, or the reason why a population must run it replica by replica.
 
     Raises:

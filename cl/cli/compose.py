@@ -61,7 +61,7 @@ def mistakes(words: Sequence[str]) -> Iterator[None]:
 
 def plain(config: DictConfig, choices: Mapping[str, Any]) -> Config:
     """Resolve a composed configuration into plain types and add `choices`."""
-    copy = OmegaConf.masked_copy(config, [k for k in config if k != "hydra"])
+    copy = OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"])
     resolved = OmegaConf.to_container(copy, resolve=True, throw_on_missing=True)
     assert isinstance(resolved, dict)
     named = {group: choices[group] for group in GROUPS if isinstance(choices.get(group), str)}
@@ -88,10 +88,9 @@ def explain(error: Exception, words: Sequence[str]) -> str:
         group, name = missing.groups()
         known = options(group)
         return f"Expected `{group}` in {known}, got {name!r}{nearest(name, known)}"
-    chosen = re.search(r"Could not override '([^']+)'\. No match in the defaults list", text)
     key = re.search(r"Could not override '([^']+)'", text)
-    if key or chosen:
-        name = (key or chosen).group(1)  # type: ignore[union-attr]
+    if key:
+        name = key.group(1)
         known = keys_beside(name, words)
         return f"Expected `{name}` to be a key of the configuration, got {_word(name, words)!r}{nearest(name, known)}"
     cause = error.__cause__
@@ -114,7 +113,7 @@ def keys_beside(name: str, words: Sequence[str]) -> list[str]:
     """Return the dotted keys of the configuration near an unknown one."""
     chosen = [w for w in words if w.split("=")[0] in GROUPS]
     try:
-        config: Any = hydra_compose("config", chosen)
+        config: Any = hydra_compose("config", [*search_path(words), *chosen])
         keys = [str(k) for k in config]
         for group in keys.copy():
             keys += [f"{group}.{k}" for k in config[group]] if isinstance(config[group], DictConfig) else []

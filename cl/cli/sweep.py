@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,11 @@ def job(composed: DictConfig) -> float:
         outcomes = run(config)
     except LetheError as error:
         _note(hydra, {"path": words, "status": "refused", "message": str(error)})
+        return float("nan")
+    except Exception as error:  # a defect in one job, of ours or of a user's class, does not end the others
+        (Path(hydra.sweep.dir) / f"job-{hydra.job.num}.txt").write_text(traceback.format_exc())
+        message = f"{type(error).__name__}: {error} (traceback in {hydra.sweep.dir})"
+        _note(hydra, {"path": words, "status": "failed", "message": message})
         return float("nan")
     for outcome in outcomes:
         _note(hydra, {"path": str(outcome.path), "status": outcome.status, "message": outcome.message})
