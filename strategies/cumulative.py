@@ -12,16 +12,16 @@ from cl.streams.data import TrainingData
 class Cumulative(Strategy):
     """Train on the union of the tasks met so far, each sample drawn (and augmented) anew in every epoch.
 
-    An upper bound with a fair view of time: row k of its accuracy matrix is what training on tasks 0..k together gives,
-    which is the reference of intransigence (Chaudhry et al. 2018). With `batch_scale` it is the protocol of the stability
-    gap (De Lange, van de Ven, Tuytelaars 2023): the steps of one task, on batches that grow with the tasks.
+    An upper bound with a fair view of time: row k of its accuracy matrix is what training on tasks 0..k together
+    gives, which is the reference of intransigence (Chaudhry et al. 2018). With `batch_scale` it is the protocol of the
+    stability gap (De Lange, van de Ven, Tuytelaars 2023): the steps of one task, on batches that grow with the tasks.
 
     Args:
         learner: see `Strategy`.
         info: see `Strategy`.
-        reinitialise: True starts every task from a newly initialised network and optimiser, False from where it stands.
-        batch_scale: True multiplies the batch size by the number of tasks so far, and leaves the steps of a task as they
-            are; False keeps the batch size and multiplies the steps.
+        reinitialise: True starts every task from a newly initialised network and optimiser.
+        batch_scale: True multiplies the batch size by the number of tasks so far, and leaves the steps of a task as
+            they are; False keeps the batch size and multiplies the steps.
     """
 
     scenarios: ClassVar[tuple[str, ...]] = ("task", "domain", "class")

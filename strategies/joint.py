@@ -12,9 +12,9 @@ class Joint(Cumulative):
     """Offline training on the union of all tasks, each sample drawn (and augmented) anew in every epoch.
 
     All training happens while task 0 is on, with every output active, for as many steps as the K tasks would take
-    together; later tasks train on nothing. So all rows of the accuracy matrix after row 0 are the same, and the last is
-    the offline accuracy that papers print. A reference per task (intransigence, Chaudhry et al. 2018, needs the accuracy
-    on task k of a network trained on tasks 0..k) comes with `retrain`.
+    together; later tasks train on nothing. So all rows of the accuracy matrix after row 0 are the same, and the last
+    is the offline accuracy that papers print. A reference per task (intransigence, Chaudhry et al. 2018, needs the
+    accuracy on task k of a network trained on tasks 0..k) comes with `retrain`.
 
     Args:
         learner: see `Strategy`.

@@ -170,7 +170,7 @@ FACTS = ("active", "tasks_seen")
 
 
 def check_learns(strategy: type[Strategy], fields: dict[str, Any]) -> None:
-    """It learns the task at hand: clearly better than before the task (before any, if it sees all), in every scenario."""
+    """It learns the task at hand: clearly better than before it (before any, if it sees all), in every scenario."""
     for scenario in strategy.scenarios:
         accuracy = train(strategy, TinyStream(scenario), epochs=20, **fields).accuracy
         before = accuracy[0] if strategy.sees == "all" else np.diagonal(accuracy[:-1])
