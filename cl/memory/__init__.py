@@ -1,0 +1,21 @@
+"""Memories of past samples: slots with named fields, filled in the hot path or when a task ends."""
+
+from cl.memory.balanced import Balanced
+from cl.memory.base import Memory, join, sample_fields
+from cl.memory.exemplars import Exemplars
+from cl.memory.reservoir import Reservoir
+from cl.memory.ring import Ring
+from cl.memory.selection import SELECTIONS, herding, select
+
+__all__ = [
+    "SELECTIONS",
+    "Balanced",
+    "Exemplars",
+    "Memory",
+    "Reservoir",
+    "Ring",
+    "herding",
+    "join",
+    "sample_fields",
+    "select",
+]

@@ -1,0 +1,170 @@
+"""What all memories share: M slots of named fields, writes with a defined order, draws without a look at the data."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from cl.batch import Batch
+from cl.errors import expect
+from cl.seeding import uniform
+from cl.streams.base import StreamInfo
+
+Fields = dict[str, Tensor]
+
+
+def sample_fields(info: StreamInfo) -> Fields:
+    """Return one empty sample of a stream, the prototype of a memory's slots: x, y and task.
+
+    Inputs are kept as float32, as the network saw them; whole numbers below 2^24 (tokens) survive that exactly.
+    """
+    steps = info.target == "steps"
+    real = info.target == "real"
+    y_shape = info.input_shape[:1] if steps else (info.n_classes,) if real else ()
+    y_type = torch.float32 if real else torch.long
+    return {
+        "x": torch.zeros(info.input_shape),
+        "y": torch.zeros(y_shape, dtype=y_type),
+        "task": torch.zeros((), dtype=torch.long),
+    }
+
+
+class Memory(nn.Module):
+    """M slots, each a sample with named fields; the state is the buffers of those names and `filled`.
+
+    Subclasses say where new samples go (`add`). Shapes never change, and nothing branches on data, so that a population
+    of memories runs under `torch.func.vmap`.
+
+    Args:
+        capacity: slots M.
+        fields: one prototype a field: its shape and dtype without the slot dimension.
+
+    Attributes:
+        filled: (M,) bool, the slots that hold a sample.
+    """
+
+    filled: Tensor
+
+    def __init__(self, capacity: int, fields: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        expect(capacity > 0, "strategy.memory_size", "> 0", capacity)
+        self.capacity = capacity
+        self.names = tuple(fields)
+        for name, prototype in fields.items():
+            self.register_buffer(name, prototype.new_zeros((capacity, *prototype.shape)))
+        self.register_buffer("filled", torch.zeros(capacity, dtype=torch.bool))
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Return a field of all slots: (M, ...)."""
+        return self.get_buffer(name)
+
+    def add(self, values: Fields, key: Tensor, group: Tensor | None = None) -> None:
+        """Offer a batch of samples, in order.
+
+        Args:
+            values: (B, ...) for every field.
+            key: () int64, the step's key.
+            group: (B,) int64, the group (class or task) of each sample; None where the memory has one group.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is filled at the end of tasks")
+
+    def write(self, slots: Tensor, keep: Tensor, values: Fields) -> None:
+        """Write samples into slots as if one after another: where two want a slot, the later one has it.
+
+        Args:
+            slots: (B,) int64.
+            keep: (B,) bool, False for samples that are not stored.
+            values: (B, ...) for every field.
+        """
+        index = torch.arange(len(slots), device=slots.device)
+        beaten = (slots[None, :] == slots[:, None]) & keep[None, :] & (index[None, :] > index[:, None])
+        wins = keep & ~beaten.any(1)
+        # Samples that are not stored repeat the write of one that is: equal writes may come in any order.
+        source = torch.where(wins, index, torch.where(wins, index, -1).amax().clamp_min(0))
+        target = slots.clamp(0, self.capacity - 1)[source]
+        some = wins.any()
+        for name in self.names:
+            buffer = self[name]
+            buffer[target] = torch.where(some, values[name][source].to(buffer.dtype), buffer[target])
+        self.filled[target] = self.filled[target] | some
+
+    def sample(
+        self, n: int, key: Tensor, weights: Tensor | None = None, replace: bool = False, purpose: str = "replay"
+    ) -> tuple[Fields, Tensor]:
+        """Draw n samples.
+
+        Args:
+            n: how many; without replacement at most M.
+            key: () int64, the step's key.
+            weights: (M,) relative chance of each slot, or None for equal chances; without replacement the draws are
+                successive (Efraimidis and Spirakis 2006).
+            replace: True draws with replacement.
+            purpose: name of the draw; two draws of a step need two names.
+
+        Returns:
+            the fields (n, ...) and valid (n,) bool: False where fewer than n samples are stored.
+        """
+        chance = self.filled.to(torch.float32) if weights is None else self.filled * weights
+        if replace:
+            edges = chance.cumsum(0)
+            draw = uniform(key, (n,), purpose) * edges[-1]
+            slots = (edges[None, :] <= draw[:, None]).sum(1).clamp_max(self.capacity - 1)
+            return self.read(slots), self.filled[slots]
+        waiting = -torch.log1p(-uniform(key, (self.capacity,), purpose)) / chance
+        score, slots = torch.where(self.filled, waiting, torch.inf).topk(min(n, self.capacity), largest=False)
+        return self.read(slots), torch.isfinite(score)
+
+    def read(self, slots: Tensor) -> Fields:
+        """Return the fields of slots (n,): (n, ...) each."""
+        return {name: self[name][slots] for name in self.names}
+
+    def balance(self, group: Tensor, groups: int) -> Tensor:
+        """Return weights (M,) that give every group present the same chance in `sample`; group (M,) in [0, groups)."""
+        member = (group[:, None] == torch.arange(groups, device=group.device)) & self.filled[:, None]
+        return 1 / member.sum(0).clamp_min(1)[group]
+
+
+class Shares(Memory):
+    """A memory cut into equal shares, one a group, that counts the samples offered to each.
+
+    Args:
+        capacity: slots M; each group has M // groups.
+        fields: see `Memory`.
+        groups: number of groups (1, or the classes or tasks of the stream).
+
+    Attributes:
+        seen: (groups,) int64, samples offered so far.
+    """
+
+    seen: Tensor
+
+    def __init__(self, capacity: int, fields: Mapping[str, Tensor], groups: int = 1) -> None:
+        expect(capacity >= groups, "strategy.memory_size", f">= {groups} (one slot a group)", capacity)
+        super().__init__(capacity, fields)
+        self.groups, self.share = groups, capacity // groups
+        self.register_buffer("seen", torch.zeros(groups, dtype=torch.long))
+
+    def count(self, group: Tensor) -> Tensor:
+        """Count a batch (B,) of groups; return how many of its group came up to and including each sample: (B,)."""
+        index = torch.arange(len(group), device=group.device)
+        before = (group[None, :] == group[:, None]) & (index[None, :] <= index[:, None])
+        number = self.seen[group] + before.sum(1)
+        self.seen += (group[:, None] == torch.arange(self.groups, device=group.device)).sum(0)
+        return number
+
+    def place(self, number: Tensor, key: Tensor) -> Tensor:
+        """Return the place (B,) inside the share for the samples that came as the `number`-th (B,); >= share: none."""
+        raise NotImplementedError
+
+    def add(self, values: Fields, key: Tensor, group: Tensor | None = None) -> None:
+        """Offer a batch of samples, in order; see `Memory.add`."""
+        if group is None:
+            group = torch.zeros(len(values[self.names[0]]), dtype=torch.long, device=self.seen.device)
+        place = self.place(self.count(group), key)
+        self.write(group * self.share + place, place < self.share, values)
+
+
+def join(batch: Batch, fields: Fields) -> Batch:
+    """Return a batch (B + n) of the incoming samples followed by recalled ones."""
+    x = torch.cat([batch.x, fields["x"].to(batch.x.dtype)])
+    return Batch(x, torch.cat([batch.y, fields["y"]]), torch.cat([batch.task, fields["task"]]), batch.key)

@@ -1,0 +1,59 @@
+"""Which samples of a finished task are kept; on the host, between tasks."""
+
+import torch
+from torch import Tensor
+
+SELECTIONS = ("first", "last", "random", "herding")
+
+
+def select(n: int, count: int, how: str, generator: torch.Generator, features: Tensor | None = None) -> Tensor:
+    """Choose samples, the most wanted first, so that a memory that must shrink keeps a prefix.
+
+    Args:
+        n: samples there are.
+        count: samples wanted; all of them where fewer exist.
+        how: ``first`` and ``last`` in stored order (``last``: the newest first), ``random``, or ``herding``.
+        generator: for ``random``.
+        features: (n, D), for ``herding``.
+
+    Returns:
+        (min(n, count),) int64 positions.
+    """
+    count = min(n, count)
+    if how == "first":
+        return torch.arange(count)
+    if how == "last":
+        return torch.arange(n - 1, n - 1 - count, -1)
+    if how == "random":
+        return torch.randperm(n, generator=generator)[:count]
+    assert features is not None, "herding needs features"
+    return herding(features, count).cpu()
+
+
+def herding(features: Tensor, count: int) -> Tensor:
+    """Choose samples whose running mean stays as close as possible to the mean of all.
+
+    Rebuffi et al. 2017 (iCaRL), algorithm 4; Welling 2009 (Herding dynamical weights to learn):
+    p_k = argmin_x || mu - (phi(x) + sum_{j<k} phi(p_j)) / k ||, no sample twice.
+
+    Args:
+        features: (n, D).
+        count: how many, at most n.
+
+    Returns:
+        (count,) int64 positions, in the order of choice.
+
+    >>> herding(torch.tensor([[0.0], [4.0], [5.0], [7.0]]), 3).tolist()  # the mean is 4
+    [1, 2, 0]
+    """
+    features = features.double()
+    mean, total = features.mean(0), torch.zeros_like(features[0])
+    taken = torch.zeros(len(features), dtype=torch.bool, device=features.device)
+    chosen = torch.zeros(count, dtype=torch.long, device=features.device)
+    for k in range(count):
+        gap = (mean - (features + total) / (k + 1)).square().sum(1)
+        best = torch.where(taken, torch.inf, gap).argmin()
+        chosen[k] = best
+        taken[best] = True
+        total = total + features[best]
+    return chosen

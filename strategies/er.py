@@ -1,0 +1,113 @@
+"""Experience replay: learn from the incoming batch and from samples of the past at once."""
+
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from cl.batch import Batch
+from cl.errors import ConfigError, expect
+from cl.learners.base import Learner
+from cl.memory import SELECTIONS, Balanced, Memory, Reservoir, Ring, join, sample_fields
+from cl.memory.base import Fields
+from cl.strategy import Aux, Paper, Strategy
+from cl.streams.base import StreamInfo
+
+MEMORIES = ("reservoir", "ring", "balanced")
+WEIGHTINGS = ("mean", "sum", "share", "tasks")
+
+
+class ER(Strategy):
+    """Experience replay (Chaudhry et al. 2019) from a memory that is filled while the stream flows.
+
+    Args:
+        learner, info: see `Strategy`.
+        memory_size: samples kept in all.
+        memory: ``reservoir`` (every sample seen has the same chance to be in it), ``ring`` (the last ones) or
+            ``balanced`` (equal shares of the groups seen so far, a uniform sample of each).
+        groups: what a reservoir or ring is cut into, in equal and fixed shares: ``none``, ``class`` or ``task``; a
+            balanced memory balances ``class`` (also for ``none``) or ``task``.
+        replay_batch: samples recalled a step; None = as many as the incoming batch, 0 = none (fine-tuning).
+        draw: ``uniform``, or ``balanced``: every class in memory has the same chance.
+        weighting: ``mean``: of the losses of both batches together; ``sum``: current + w replay, each a mean;
+            ``share``: (1 - w) current + w replay; ``tasks``: 1/k current + (1 - 1/k) replay at task k (van de Ven
+            et al. 2022).
+        replay_weight: w of ``sum`` (>= 0) and ``share`` (in [0, 1]).
+
+    Differs from the paper: inputs are stored as the network saw them, so that augmentation is not drawn anew; a step
+    recalls distinct samples.
+    """
+
+    paper: ClassVar[Paper | None] = Paper(
+        "On Tiny Episodic Memories in Continual Learning", 2019, "https://arxiv.org/abs/1902.10486"
+    )
+    protects: ClassVar[bool] = True
+    neutral: ClassVar[dict[str, Any] | None] = {"replay_batch": 0}
+    small: ClassVar[dict[str, Any]] = {"memory_size": 60}
+
+    memory: Memory
+
+    def __init__(
+        self,
+        learner: Learner,
+        info: StreamInfo,
+        memory_size: int = 500,
+        memory: str = "reservoir",
+        groups: str = "none",
+        replay_batch: int | None = None,
+        draw: str = "uniform",
+        weighting: str = "mean",
+        replay_weight: float = 1.0,
+    ) -> None:
+        super().__init__(learner, info)
+        online = info.scenario == "online"
+        expect(memory_size > 0, "strategy.memory_size", "> 0", memory_size)
+        if memory in SELECTIONS:
+            raise ConfigError(
+                f"Expected `strategy.memory` in {list(MEMORIES)}, got {memory!r}; samples chosen when a task ends are "
+                f"strategy=rehearsal strategy.keep={memory}"
+            )
+        for name, value, known in (
+            ("memory", memory, MEMORIES),
+            ("groups", groups, ("none", "class") if online else ("none", "class", "task")),
+            ("draw", draw, ("uniform", "balanced")),
+            ("weighting", weighting, WEIGHTINGS[:3] if online else WEIGHTINGS),
+        ):
+            expect(value in known, f"strategy.{name}", f"in {list(known)} in scenario {info.scenario!r}", value)
+        expect(replay_batch is None or replay_batch >= 0, "strategy.replay_batch", ">= 0 or null", replay_batch)
+        high = 1.0 if weighting == "share" else float("inf")
+        expect(0 <= replay_weight <= high, "strategy.replay_weight", f"in [0, {high}]", replay_weight)
+        self.replay_batch, self.draw = replay_batch, draw
+        self.weighting, self.replay_weight = weighting, replay_weight
+        self.groups = "class" if memory == "balanced" and groups == "none" else groups
+        n = {"none": 1, "class": info.n_classes, "task": info.n_tasks}[self.groups]
+        kind = {"reservoir": Reservoir, "ring": Ring, "balanced": Balanced}[memory]
+        self.memory = kind(memory_size, sample_fields(info), n)
+
+    def loss(self, batch: Batch) -> Tensor | tuple[Tensor, Aux]:
+        """Return the weighted loss () of the incoming and the recalled samples, in one forward pass."""
+        if self.replay_batch == 0:
+            return super().loss(batch)
+        fields, valid = self.recall(batch)
+        both = join(batch, fields)
+        losses = self.per_sample(self.logits(both.x, both.task), both)
+        size, n = len(batch.y), valid.sum()
+        current, replay = losses[:size].mean(), (losses[size:] * valid).sum() / n.clamp_min(1)
+        if self.weighting == "sum":
+            return current + self.replay_weight * replay
+        share = {
+            "mean": n / (size + n),
+            "share": (n > 0) * self.replay_weight,
+            "tasks": (n > 0) * (1 - 1 / (self.tasks_seen + 1)),
+        }[self.weighting]
+        return (1 - share) * current + share * replay
+
+    def recall(self, batch: Batch) -> tuple[Fields, Tensor]:
+        """Return the samples to replay and which of them are valid; see `Memory.sample`."""
+        n = len(batch.y) if self.replay_batch is None else self.replay_batch
+        weights = self.memory.balance(self.memory["y"], self.info.n_classes) if self.draw == "balanced" else None
+        return self.memory.sample(n, batch.key, weights)
+
+    def after_step(self, batch: Batch, aux: Aux) -> None:
+        """Offer the batch to the memory."""
+        group = {"none": None, "class": batch.y, "task": self.tasks_seen.expand(len(batch.y))}[self.groups]
+        self.memory.add({"x": batch.x, "y": batch.y, "task": batch.task}, batch.key, group)
