@@ -1,0 +1,142 @@
+"""How much each parameter matters to what was learned: Fisher information and output sensitivity, sample by sample.
+
+All estimates are means over samples of a quantity of one sample's gradient. They do not depend on a batch size, which
+the square of a batch's mean gradient does.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from cl import objectives
+from cl.batch import Batch
+from cl.errors import ConfigError, expect
+from cl.importance.per_sample import Scores, gradient_powers
+from cl.seeding import generator
+from cl.streams.data import Data
+
+if TYPE_CHECKING:
+    from cl.strategy import Strategy
+
+FISHERS = ("exact", "sampled", "empirical", "predicted")
+BATCH = 256  # samples a pass; the result does not depend on it
+
+
+def fisher(
+    strategy: "Strategy", data: Data, kind: str = "exact", samples: int | None = None, batch_size: int = BATCH
+) -> dict[str, Tensor]:
+    """Return the diagonal of the Fisher information of every trainable parameter of the learner, by name.
+
+    F = mean_n E_y (d log p(y | x_n) / d theta)^2 over the outputs that the scenario allows, where y is:
+    ``exact``, every label weighted by its probability; ``sampled``, one label drawn from the model (Martens 2014,
+    arXiv 1412.1193); ``empirical``, the true label; ``predicted``, the most probable label (Hsu et al. 2018).
+    Regression is taken as a Gaussian whose negative log-likelihood is the loss.
+
+    Args:
+        strategy: in evaluation mode; `logits` and `per_sample` are its own.
+        data: samples to average over.
+        kind: one of `FISHERS`.
+        samples: how many of them, drawn by the run's seed; None takes all.
+        batch_size: samples a pass; memory alone depends on it.
+
+    Raises:
+        ConfigError: unknown `kind`, or ``predicted`` for regression, where it is zero.
+    """
+    expect(kind in FISHERS, "strategy.fisher", f"in {list(FISHERS)}", kind)
+    if kind == "predicted" and strategy.info.target == "real":
+        raise ConfigError("Expected `strategy.fisher` other than 'predicted' for regression, got 'predicted'")
+    chosen = _subset(strategy, data, samples)
+    if kind == "exact":
+        return _mean(strategy, chosen, partial(_all_labels, strategy), 2, batch_size)
+    draws = torch.rand(chosen.labels.shape, generator=generator(strategy.info.seed, "fisher", data.task))
+    relabel = None if kind == "empirical" else partial(_labels, strategy, kind, draws.to(chosen.device))
+    return _mean(strategy, chosen, partial(_one_label, strategy), 2, batch_size, relabel)
+
+
+def output_sensitivity(
+    strategy: "Strategy", data: Data, samples: int | None = None, batch_size: int = BATCH
+) -> dict[str, Tensor]:
+    """Return mean_n |d ||f(x_n)||^2 / d theta| over the outputs that the scenario allows (Aljundi et al. 2018, eq. 3).
+
+    Args:
+        strategy: in evaluation mode; `logits` are its own.
+        data: samples to average over; labels are not used.
+        samples: how many of them, drawn by the run's seed; None takes all.
+        batch_size: samples a pass; memory alone depends on it.
+    """
+    chosen = _subset(strategy, data, samples)
+    return _mean(strategy, chosen, partial(_squared_norm, strategy), 1, batch_size)
+
+
+def _mean(
+    strategy: "Strategy",
+    data: Data,
+    scores: Scores,
+    power: int,
+    batch_size: int,
+    relabel: Callable[[int, Batch], Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Return the mean over samples; `relabel` turns (position of the batch's first sample, batch) into labels."""
+    sums: dict[str, Tensor] = {}
+    start = 0
+    for batch in data.in_order(batch_size):
+        if relabel is not None:
+            batch = batch._replace(y=relabel(start, batch))
+        start += len(batch.y)
+        for name, value in gradient_powers(strategy, batch, scores, power).items():
+            sums[name] = sums[name] + value if name in sums else value
+    return {name: value / max(len(data), 1) for name, value in sums.items()}
+
+
+def _subset(strategy: "Strategy", data: Data, samples: int | None) -> Data:
+    expect(samples is None or samples > 0, "strategy.samples", "> 0", samples)
+    if samples is None or samples >= len(data):
+        return data
+    order = torch.randperm(len(data), generator=generator(strategy.info.seed, "importance", data.task))
+    return data.subset(order[:samples].to(data.device))
+
+
+def _one_label(strategy: "Strategy", logits: Tensor, batch: Batch) -> Tensor:
+    return strategy.per_sample(logits, batch)[None]
+
+
+def _all_labels(strategy: "Strategy", logits: Tensor, batch: Batch) -> Tensor:
+    """Return sqrt(p(y)) log p(y) for every label y, whose squared gradients add up to the Fisher information."""
+    if strategy.info.target == "real":
+        outputs = logits.flatten(1)
+        return outputs.T * math.sqrt(2 / outputs.shape[1])
+    if strategy.info.target == "class":
+        weights, rows = torch.ones(()), [torch.full_like(batch.y, c) for c in range(logits.shape[-1])]
+    else:  # time steps are independent given the input, so their informations add up
+        weights = 1 / (batch.y != objectives.IGNORE).sum(1).clamp_min(1)
+        here = torch.eye(batch.y.shape[1], dtype=torch.bool, device=batch.y.device)
+        kept = [step & (batch.y != objectives.IGNORE) for step in here]
+        rows = [torch.where(k, c, objectives.IGNORE) for k in kept for c in range(logits.shape[-1])]
+    losses = torch.stack([strategy.per_sample(logits, batch._replace(y=y)) for y in rows])
+    return losses * weights * (-losses / 2).exp().detach()
+
+
+def _squared_norm(strategy: "Strategy", logits: Tensor, batch: Batch) -> Tensor:
+    masked = objectives.mask_logits(logits, strategy.allowed(batch.task))
+    return torch.where(masked == objectives.MASKED, 0.0, masked).square().flatten(1).sum(1)[None]
+
+
+@torch.no_grad()
+def _labels(strategy: "Strategy", kind: str, draws: Tensor, start: int, batch: Batch) -> Tensor:
+    """Return labels drawn from the model by uniform `draws` (one for each label of the data), or its likeliest."""
+    logits: Tensor = strategy("logits", batch.x, batch.task)
+    draws = draws[start : start + len(batch.y)]
+    if strategy.info.target == "real":
+        spread = math.sqrt(logits[0].numel())  # sqrt(2) sigma, with sigma^2 = D / 2
+        return logits + spread * torch.erfinv((2 * draws - 1).clamp(-0.9999999, 0.9999999))
+    logits = objectives.mask_logits(logits, strategy.allowed(batch.task))
+    if kind == "predicted":
+        labels = logits.argmax(-1)
+    else:
+        below = logits.softmax(-1).cumsum(-1)
+        labels = (below <= draws[..., None] * below[..., -1:]).sum(-1).clamp_max(logits.shape[-1] - 1)
+    return torch.where(batch.y == objectives.IGNORE, batch.y, labels)

@@ -1,0 +1,72 @@
+"""A quadratic penalty on the change of parameters, weighted by their importance."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from cl.parameters import PerParameter
+
+
+class Quadratic(nn.Module):
+    """sum_i importance_i (theta_i - anchor_i)^2 + constant, over the parameters of a module.
+
+    A sum of such penalties, one a task, is again one of them: importances add up, the anchor is their weighted mean,
+    and the rest is a constant. So one penalty per task costs the memory of one.
+
+    Args:
+        module: the module whose parameters are held; importances begin at zero, anchors at the present values.
+    """
+
+    constant: Tensor
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.importance = PerParameter(module)
+        self.anchor = PerParameter(module, start="values")
+        self.register_buffer("constant", torch.zeros(()))
+
+    def forward(self, module: nn.Module) -> Tensor:
+        """Return the penalty () at the present parameters of `module`."""
+        total = self.constant
+        for name, parameter in module.named_parameters():
+            total = total + (self.importance[name] * (parameter - self.anchor[name]).square()).sum()
+        return total
+
+    def gradient(self, module: nn.Module) -> dict[str, Tensor]:
+        """Return the penalty's gradient by parameter name, in closed form."""
+        return {n: 2 * self.importance[n] * (p - self.anchor[n]) for n, p in module.named_parameters()}
+
+    @torch.no_grad()
+    def add(self, module: nn.Module, importance: Mapping[str, Tensor]) -> None:
+        """Add a penalty with this importance (>= 0), anchored at the present parameters of `module`.
+
+        Args:
+            module: as in the constructor.
+            importance: by parameter name; names left out count as zero.
+        """
+        for name, parameter in module.named_parameters():
+            if name not in importance:
+                continue
+            old, new, anchor = self.importance[name], importance[name], self.anchor[name]
+            total = old + new
+            share = torch.where(total > 0, new / total, 1.0)
+            change = parameter - anchor
+            self.constant += (old * share * change.square()).sum()
+            anchor += share * change
+            old.copy_(total)
+
+    @torch.no_grad()
+    def replace(self, module: nn.Module, importance: Mapping[str, Tensor], keep: float = 1.0) -> None:
+        """Become one penalty anchored at the present parameters, with importance keep * old + new.
+
+        Args:
+            module: as in the constructor.
+            importance: by parameter name; names left out count as zero.
+            keep: factor on the old importance.
+        """
+        for name, value in self.importance.items():
+            value.mul_(keep)
+            if name in importance:
+                value.add_(importance[name])
+        self.anchor.copy_from(module)

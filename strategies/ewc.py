@@ -1,0 +1,74 @@
+"""Elastic weight consolidation (Kirkpatrick et al. 2017): weights that mattered to earlier tasks become stiff."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from cl.errors import expect
+from cl.importance import FISHERS, Quadratic, fisher
+from cl.learners.base import Learner
+from cl.strategy import Paper, Strategy
+from cl.streams.base import StreamInfo, Task
+
+
+class EWC(Strategy):
+    """One quadratic penalty per earlier task, weighted by the diagonal of the Fisher information at its end.
+
+    loss = cross-entropy + strength * sum_tasks sum_i F_i (theta_i - theta*_i)^2
+
+    The Fisher information is a mean over single samples, so a strength means the same at every batch size. The sum over
+    tasks is kept as one quadratic form, which is exact (see `cl.importance.Quadratic`).
+
+    Differs from the paper: none; the paper's lambda is 2 x strength, or strength with ``half``.
+
+    Args:
+        learner, info: see `Strategy`.
+        strength: weight of the penalty, >= 0.
+        fisher: labels of the Fisher information: ``exact``, ``sampled``, ``empirical`` or ``predicted``.
+        samples: training samples it is averaged over, or None for all.
+        half: True multiplies the penalty by 1/2, as the paper writes it (eq. 3).
+        clip: largest importance of a parameter, or None.
+        normalise: True scales each task's importances to a largest value of 1.
+    """
+
+    paper = Paper("Overcoming catastrophic forgetting in neural networks", 2017, "https://arxiv.org/abs/1612.00796")
+    scenarios = ("task", "domain", "class")
+    protects = True
+    neutral: ClassVar[dict[str, Any]] = {"strength": 0.0}
+
+    def __init__(
+        self,
+        learner: Learner,
+        info: StreamInfo,
+        strength: float = 100.0,
+        fisher: str = "exact",
+        samples: int | None = None,
+        half: bool = False,
+        clip: float | None = None,
+        normalise: bool = False,
+    ) -> None:
+        super().__init__(learner, info)
+        expect(strength >= 0, "strategy.strength", ">= 0", strength)
+        expect(fisher in FISHERS, "strategy.fisher", f"in {list(FISHERS)}", fisher)
+        expect(samples is None or samples > 0, "strategy.samples", "> 0", samples)
+        expect(clip is None or clip > 0, "strategy.clip", "> 0", clip)
+        self.factor = strength / 2 if half else strength
+        self.fisher, self.samples, self.clip, self.normalise = fisher, samples, clip, normalise
+        self.quadratic = Quadratic(learner)
+
+    def penalty(self) -> Tensor:
+        """Return the penalty () on the change of important parameters."""
+        return self.factor * self.quadratic(self.learner)
+
+    def importance(self, task: Task) -> dict[str, Tensor]:
+        """Return the Fisher information at the present parameters, normalised and clipped as asked."""
+        found = fisher(self, task.train, self.fisher, self.samples)
+        if self.normalise and found:
+            largest = torch.stack([f.max() for f in found.values()]).max().clamp_min(1e-30)
+            found = {n: f / largest for n, f in found.items()}
+        return found if self.clip is None else {n: f.clamp_max(self.clip) for n, f in found.items()}
+
+    def end_task(self, task: Task) -> None:
+        """Add the penalty of this task."""
+        self.quadratic.add(self.learner, self.importance(task))
