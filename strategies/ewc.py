@@ -59,7 +59,7 @@ class EWC(Strategy):
 
     def penalty(self) -> Tensor:
         """Return the penalty () on the change of important parameters."""
-        return self.factor * self.quadratic(self.learner)
+        return self.factor * self.quadratic.penalty(self.learner)
 
     def importance(self, task: Task) -> dict[str, Tensor]:
         """Return the Fisher information at the present parameters, normalised and clipped as asked."""

@@ -26,7 +26,7 @@ class Quadratic(nn.Module):
         self.anchor = PerParameter(module, start="values")
         self.register_buffer("constant", torch.zeros(()))
 
-    def forward(self, module: nn.Module) -> Tensor:
+    def penalty(self, module: nn.Module) -> Tensor:
         """Return the penalty () at the present parameters of `module`."""
         total = self.constant
         for name, parameter in module.named_parameters():

@@ -1,0 +1,103 @@
+"""Quadratic penalties against sums written out, and the protocols of EWC against closed forms."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cl.importance import Quadratic, fisher
+from cl.learners.mlp import MLP
+from cl.testing import TinyStream, train
+from strategies.ewc import EWC
+
+
+def module(seed):
+    torch.manual_seed(seed)
+    return nn.Linear(3, 2)
+
+
+def rand(like, seed):
+    g = torch.Generator().manual_seed(seed)
+    return {n: torch.rand(p.shape, generator=g) * (torch.rand(p.shape, generator=g) > 0.3) for n, p in like}
+
+
+def test_penalties_of_several_tasks_collapse_into_one():
+    quadratic = Quadratic(module(0))
+    terms = []
+    for task in range(4):
+        at = module(task + 10)
+        importance = rand(at.named_parameters(), task)
+        quadratic.add(at, importance)
+        terms.append((importance, {n: p.detach().clone() for n, p in at.named_parameters()}))
+    now = module(99)
+    expected = sum((f[n] * (p - a[n]).square()).sum() for f, a in terms for n, p in now.named_parameters())
+    torch.testing.assert_close(quadratic.penalty(now), expected)
+    grads = torch.autograd.grad(expected, list(now.parameters()))
+    for (name, found), g in zip(quadratic.gradient(now).items(), grads, strict=True):
+        torch.testing.assert_close(found, g, msg=name)
+
+
+def test_replace_decays_and_moves_the_anchor():
+    first, second, now = module(0), module(1), module(2)
+    quadratic = Quadratic(first)
+    f1, f2 = rand(first.named_parameters(), 0), rand(first.named_parameters(), 1)
+    quadratic.replace(first, f1)
+    quadratic.replace(second, f2, keep=0.5)
+    expected = sum(
+        ((0.5 * f1[n] + f2[n]) * (p - q).square()).sum()
+        for (n, p), (_, q) in zip(now.named_parameters(), second.named_parameters(), strict=True)
+    )
+    torch.testing.assert_close(quadratic.penalty(now), expected)
+
+
+def test_ewc_finds_the_minimum_of_two_quadratics():
+    """With loss h (w - b)^2 / 2 and penalty s F (w - a)^2 the minimum is (h b + 2 s F a) / (h + 2 s F)."""
+    a, b, h, strength, f = 1.0, -2.0, 0.7, 3.0, 0.4
+    weight = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        weight.weight.fill_(a)
+    quadratic = Quadratic(weight)
+    quadratic.add(weight, {"weight": torch.full((1, 1), f)})
+    optimizer = torch.optim.SGD(weight.parameters(), lr=0.1)
+    for _ in range(500):
+        optimizer.zero_grad()
+        loss = h / 2 * (weight.weight - b).square().sum() + strength * quadratic.penalty(weight)
+        loss.backward()
+        optimizer.step()
+    assert weight.weight.item() == pytest.approx((h * b + 2 * strength * f * a) / (h + 2 * strength * f), abs=1e-5)
+
+
+def make(**fields):
+    stream = TinyStream("task")
+    torch.manual_seed(0)
+    return EWC(MLP((1, 4, 4), 6, hidden=(8,)), stream.info, **fields).eval(), stream
+
+
+def test_half_writes_the_penalty_as_in_the_paper():
+    whole, half = make(strength=10.0)[0], make(strength=10.0, half=True)[0]
+    for strategy in (whole, half):
+        strategy.quadratic.add(strategy.learner, {n: p.square() for n, p in strategy.learner.named_parameters()})
+        with torch.no_grad():
+            for p in strategy.learner.parameters():
+                p.add_(0.1)
+    torch.testing.assert_close(half.penalty() * 2, whole.penalty())
+
+
+def test_importance_is_normalised_and_clipped():
+    strategy, stream = make(normalise=True)
+    plain = fisher(strategy, stream[0].train)
+    largest = max(float(v.max()) for v in plain.values())
+    for name, value in strategy.importance(stream[0]).items():
+        torch.testing.assert_close(value, plain[name] / largest)
+    strategy, _ = make(clip=largest / 3)
+    assert max(float(v.max()) for v in strategy.importance(stream[0]).values()) == pytest.approx(largest / 3)
+
+
+def test_a_strong_penalty_holds_important_weights_and_leaves_the_others():
+    stream = TinyStream("task")
+    runs = {s: train(EWC, stream, epochs=6, strength=s) for s in (0.0, 1000.0)}
+    moved = {}
+    for strength, engine in runs.items():
+        accuracy = engine.accuracy[1:]
+        moved[strength] = float((np.diagonal(accuracy) - accuracy[-1])[:-1].mean())
+    assert moved[1000.0] < moved[0.0]
