@@ -1,0 +1,163 @@
+"""What learners of sequences share: reading the input, padding, readout, and sizing by a budget of parameters.
+
+Inputs are float (B, T, D) or tokens, int64 (B, T). Padding stands at the end: token `PADDING`, or a step whose features
+are NaN. It never changes a result. A float sample (T,) is read one number a step, an image (C, H, W) row by row.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cl.errors import expect
+from cl.learners import readout
+from cl.learners.base import Learner
+
+PADDING = 0
+OUTPUTS = ("auto", "sequence", "steps")
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Facts of the stream and choices that all learners of sequences share.
+
+    Attributes:
+        input_shape: shape of one sample.
+        n_classes: outputs C of the head.
+        vocabulary: number of tokens, `PADDING` included, or None for float inputs.
+        target: as in `StreamInfo`.
+        embedding: size of the token embedding.
+        reading: what the head reads of a whole sequence, one of `cl.learners.readout.READINGS`.
+        outputs: ``sequence`` (one output a sample), ``steps`` (one a step) or ``auto`` (by `target`).
+        head: see `Learner`.
+    """
+
+    input_shape: Sequence[int]
+    n_classes: int
+    vocabulary: int | None
+    target: str
+    embedding: int
+    reading: str
+    outputs: str
+    head: str
+
+
+class SequenceLearner(Learner):
+    """Base of the learners of sequences.
+
+    Blocks map (B, D, T) and the mask of real steps to (B, width, T), so that gates act on units at every step. Features
+    are (B, D), or (B, T, D) where every step has an output; logits (B, C) or (B, T, C).
+
+    Args:
+        facts: see `Sequences`.
+
+    Raises:
+        ConfigError: the shape is not that of a sequence.
+    """
+
+    def __init__(self, facts: Sequences) -> None:
+        super().__init__(facts.head)
+        shape = tuple(facts.input_shape)
+        expect(facts.reading in readout.READINGS, "learner.reading", f"in {list(readout.READINGS)}", facts.reading)
+        expect(facts.outputs in OUTPUTS, "learner.outputs", f"in {list(OUTPUTS)}", facts.outputs)
+        expect(facts.embedding > 0, "learner.embedding", "> 0", facts.embedding)
+        expect(1 <= len(shape) <= 3, "stream.input_shape", "(T,), (T, D) or (C, H, W) for a sequence", shape)
+        self.facts = facts
+        self.each = facts.target == "steps" if facts.outputs == "auto" else facts.outputs == "steps"
+        self.length = shape[1] if len(shape) == 3 else shape[0]
+        if facts.vocabulary is not None:
+            expect(len(shape) == 1, "stream.input_shape", "(T,) for tokens", shape)
+            self.inputs = facts.embedding
+        else:
+            self.inputs = {1: 1, 2: shape[-1], 3: shape[0] * shape[-1]}[len(shape)]
+        self.both_ends = False  # True: the second half of the units runs backwards and ends at the first step
+
+    def close(self, width: int) -> None:
+        """Add what stands around the blocks: embedding, readout, head; `width` is that of the last block."""
+        tokens = self.facts.vocabulary
+        self.embedding = nn.Embedding(tokens, self.facts.embedding) if tokens is not None else None
+        self.attention = readout.StateAttention(width) if self.facts.reading == "attention" else None
+        self.head = nn.Linear(width, self.facts.n_classes)
+
+    def size(self, build: Callable[[int], None], default: int, parameters: int | None) -> None:
+        """Build the network at its default size, or at the size that has `parameters` parameters, within 2 %.
+
+        Args:
+            build: sets all modules for a size; more parameters for a larger size.
+            default: the size where no budget is given.
+            parameters: the budget, or None.
+
+        Raises:
+            ConfigError: no size is within 2 % of the budget.
+        """
+        if parameters is None:
+            build(default)
+            return
+        expect(parameters > 0, "learner.parameters", "> 0 or null", parameters)
+
+        def count(size: int) -> int:
+            with torch.device("meta"):
+                build(size)
+            return sum(p.numel() for p in self.parameters())
+
+        high = 1
+        while count(high) < parameters:
+            high *= 2
+        low = high // 2
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if count(middle) < parameters else (low, middle)
+        best = min((n for n in (low, high) if n > 0), key=lambda n: abs(count(n) - parameters))
+        found = count(best)
+        near = abs(found - parameters) <= 0.02 * parameters
+        expect(near, "learner.parameters", f"a size this network can have within 2 % (nearest: {found})", parameters)
+        build(best)
+
+    def read(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the inputs (B, D, T) with padding set to zero, and which steps are real (B, T) bool."""
+        if self.embedding is not None:
+            real = x != PADDING
+            steps: Tensor = self.embedding(x)
+        else:
+            expect(x.is_floating_point(), "learner.vocabulary", "given where the inputs are tokens", x.dtype)
+            steps = x[..., None] if x.dim() == 2 else x.transpose(1, 2).flatten(2) if x.dim() == 4 else x
+            real = ~torch.isnan(steps[..., 0])
+        return torch.where(real[..., None], steps, 0.0).transpose(1, 2), real
+
+    def run(self, x: Tensor, gates: Sequence[Tensor] | None = None) -> tuple[list[Tensor], Tensor]:
+        """Return the output of every block, each (B, width, T), gated, and which steps are real (B, T) bool."""
+        x, real = self.read(x)
+        outputs: list[Tensor] = []
+        for i, block in enumerate(self.blocks):
+            x = block(x, real)
+            if gates is not None:
+                x = x * gates[i][..., None]
+            outputs.append(x)
+        return outputs, real
+
+    def activations(self, x: Tensor, gates: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """Return the output of every block, each (B, width, T), gated."""
+        return self.run(x, gates)[0]
+
+    def pool(self, x: Tensor, real: Tensor | None = None) -> Tensor:
+        """Turn the last block's output (B, width, T) into features: (B, D), or (B, T, D) for an output a step."""
+        states = x.transpose(1, 2)
+        if self.attention is not None:
+            out: Tensor = self.attention(states, real, self.each)
+            return out
+        if self.each:
+            return states
+        if self.facts.reading == "mean":
+            return readout.mean(states, real)
+        if self.facts.reading == "max":
+            return readout.largest(states, real)
+        if self.both_ends:
+            forward, backward = states.chunk(2, 2)
+            return torch.cat([readout.last(forward, real), backward[:, 0]], 1)
+        return readout.last(states, real)
+
+    def features(self, x: Tensor, gates: Sequence[Tensor] | None = None) -> Tensor:
+        """Return what the head reads: (B, D) or (B, T, D)."""
+        outputs, real = self.run(x, gates)
+        return self.pool(outputs[-1], real)
