@@ -51,7 +51,8 @@ def call(target: Callable[..., Any], path: str, **fields: Any) -> Any:
     except (LetheError, MemoryError):
         raise
     except (TypeError, ValueError, KeyError, OSError, AssertionError, AttributeError, RuntimeError) as error:
-        name = getattr(target, "__qualname__", str(target))
+        inner = target.func if isinstance(target, functools.partial) else target
+        name = getattr(inner, "__qualname__", str(inner))
         raise ConfigError(f"Expected `{path}` to be built by {name}, got {type(error).__name__}: {error}") from error
 
 
@@ -106,9 +107,8 @@ def check_fields(
     for field in [*given, *fields]:
         if field not in parameters and not anything:
             if field in given:
-                raise ConfigError(
-                    f"Expected {name} to take the argument `{field}` (README, plug-ins), got {name}({', '.join(parameters)})"
-                )
+                signature = f"{name}({', '.join(parameters)})"
+                raise ConfigError(f"Expected {name} to take the argument `{field}` (README, plug-ins), got {signature}")
             own = [p for p in parameters if p not in given]
             raise ConfigError(
                 f"Expected `{path}.{field}` to be one of {own} for {name}, got {fields[field]!r}{nearest(field, own)}"

@@ -93,7 +93,8 @@ class RunFolder:
         before = read_status(self.path)
         kept = {k: before[k] for k in ("started",) if k in before}
         now = {"status": state, "message": message, "pid": os.getpid(), "host": socket.gethostname()}
-        self.write("status.json", json.dumps({**kept, **now, "updated": time.time(), **facts}, indent=1))
+        ended = {} if state == "running" else {"finished": time.time()}
+        self.write("status.json", json.dumps({**kept, **now, **ended, **facts}, indent=1))
 
     def clear(self) -> None:
         """Move what an earlier run left into a hidden folder beside this one, so that nothing is lost."""

@@ -66,9 +66,9 @@ def run(config: Config, path: Path | None = None) -> list[Outcome]:
 
 def build_stream(config: Config, settings: Settings, device: torch.device) -> Stream:
     """Build the stream of a configuration."""
+    root = str(Path(settings.data.root).expanduser())
     stream = construct(
-        config["stream"], "stream", seed=settings.seed, root=str(Path(settings.data.root).expanduser()), download=settings.data.download,
-        device=device,
+        config["stream"], "stream", seed=settings.seed, root=root, download=settings.data.download, device=device
     )
     if not isinstance(stream, Stream):
         found = type(stream).__name__

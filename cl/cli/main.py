@@ -10,6 +10,7 @@ from typing import TextIO
 
 from cl import __version__
 from cl.errors import ConfigError, LetheError, nearest
+from cl.signals import Interrupted
 
 COMMANDS = Path(__file__).parent / "commands"
 USER_ERROR, INTERRUPTED = 2, 128 + signal.SIGINT
@@ -76,6 +77,9 @@ def main(argv: list[str] | None = None) -> int:
     except LetheError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
+    except Interrupted as stop:
+        print(f"interrupted: {stop}; the same command with resume=auto goes on", file=sys.stderr)
+        return 128 + stop.number
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -56,7 +56,7 @@ def report(ended: Sequence[tuple[Path, str, str]]) -> int:
             print(f"error: {path.name} failed: {message}", file=sys.stderr)
         elif status == "skipped":
             print(f"{path}: {message}, not run again (resume=never does)")
-    paths = [path for path, status, _ in ended if status != "skipped"]
+    paths = [path for path, status, _ in ended if status != "skipped" and path.is_dir()]
     if len(paths) == 1:
         print(f"run folder: {paths[0]}\nnext: lethe report {paths[0]}")
     elif paths:

@@ -1,0 +1,90 @@
+"""Run a published table and print measured beside published."""
+
+import argparse
+import multiprocessing
+import sys
+import time
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from cl.cli.commands.list import entries
+from cl.cli.places import conf_folder
+from cl.errors import ConfigError, expect, nearest
+
+
+def main(argv: list[str]) -> int:
+    """Run the command; returns the exit code."""
+    parser = argparse.ArgumentParser("lethe reproduce", description=__doc__)
+    parser.add_argument("name", nargs="?", help="the table; --list shows them")
+    parser.add_argument("--list", action="store_true", help="list the tables and end")
+    parser.add_argument("--seeds", type=int, help="seeds a cell (default: as many as the paper)")
+    parser.add_argument("--row", action="append", default=[], help="only this method (repeatable)")
+    parser.add_argument("--column", action="append", default=[], help="only this column (repeatable)")
+    parser.add_argument("--jobs", type=int, help="processes side by side (default: as many as cores)")
+    parser.add_argument("--output", default="runs", help="folder of the runs; complete ones are not run again")
+    parser.add_argument("--write", metavar="FILE", help="put the table into a Markdown page, e.g. RESULTS.md")
+    parser.add_argument("--json", metavar="FILE", help="write the values of all seeds")
+    parser.add_argument("overrides", nargs="*", help="further overrides for every run, e.g. data.root=...")
+    options = parser.parse_intermixed_args(argv)
+    folder = conf_folder() / "reproduce"
+    tables = {p.stem: p for p in sorted(folder.glob("*.yaml"))}
+    if options.list:
+        for name, text in entries(folder):
+            print(f"{name:20s} {text}")
+        return 0
+    if options.name not in tables:
+        name = options.name or ""
+        raise ConfigError(f"Expected `NAME` in {sorted(tables)}, got {options.name!r}{nearest(name, tables)}")
+    for option in ("seeds", "jobs"):
+        value = getattr(options, option)
+        expect(value is None or value > 0, f"--{option}", "> 0", value)
+    return _run(tables[options.name], options, "lethe reproduce " + " ".join(argv))
+
+
+def _run(path: Path, options: argparse.Namespace, command: str) -> int:
+    from cl import reproduce
+    from cl.cli.compose import compose
+
+    table = reproduce.read(path)
+    cells = reproduce.select(table, options.row, options.column)
+    seeds = range(options.seeds or table.seeds)
+    fixed = [f"output={options.output}", f"group={table.name}", "resume=auto", "tracker=files", "threads=1"]
+    # Seed by seed, so that a table that is cut short has every cell.
+    configs = [compose([*c.words, *options.overrides, *fixed, f"seed={s}"]) for s in seeds for c in cells]
+    with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
+        ended = list(_progress(pool.map(_job, configs), len(configs)))
+    measured = []
+    for i, cell in enumerate(cells):
+        folders = [path for path, _ in ended[i :: len(cells)] if path is not None]
+        if folders:
+            measured.append(reproduce.measure(cell, table.scale, folders))
+    section = reproduce.markdown(table, measured, command, time.strftime("%Y-%m-%d"))
+    print(section)
+    if options.write:
+        reproduce.insert(Path(options.write), table.name, section)
+    if options.json:
+        Path(options.json).write_text(reproduce.as_json(table, measured))
+    failed = [message for path, message in ended if path is None]
+    for message in failed:
+        print(f"error: {message}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _job(config: dict[str, object]) -> tuple[Path | None, str]:
+    from cl.errors import LetheError
+    from cl.run import run
+
+    try:
+        outcome = run(config)[0]
+    except LetheError as error:
+        return None, str(error)
+    good = outcome.status in ("complete", "skipped")
+    return (outcome.path, "") if good else (None, f"{outcome.path.name}: {outcome.message}")
+
+
+def _progress(jobs: Iterable[tuple[Path | None, str]], total: int) -> Iterable[tuple[Path | None, str]]:
+    """Pass jobs on and show how many are done and the time left."""
+    from rich.progress import track
+
+    yield from track(jobs, description="runs", total=total)

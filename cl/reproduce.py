@@ -1,0 +1,170 @@
+"""Published tables as data: which runs make a cell, what was published, what was measured, and a verdict."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from scipy import stats
+
+from cl.errors import ConfigError, expect, nearest
+from cl.metrics.base import find, per_replica
+from cl.results import Results
+
+FIELDS = {"source", "quantity", "scale", "seeds", "tolerance", "common", "columns", "rows", "note"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a published table.
+
+    Attributes:
+        row, column: where it stands.
+        words: overrides of the runs that make it, without the seed.
+        quantity: name of the metric.
+        mean: published value.
+        sd: published standard deviation over seeds, or None.
+        tolerance: distance from `mean` that still counts as reached.
+    """
+
+    row: str
+    column: str
+    words: tuple[str, ...]
+    quantity: str
+    mean: float
+    sd: float | None
+    tolerance: float
+
+    @property
+    def margin(self) -> float:
+        """Distance from the published mean that counts as reached: two deviations, or the tolerance."""
+        return max(self.tolerance, 2 * (self.sd or 0.0))
+
+
+@dataclass(frozen=True)
+class Table:
+    """A published table; see conf/reproduce/."""
+
+    name: str
+    title: str
+    source: str
+    note: str
+    seeds: int
+    scale: float
+    cells: tuple[Cell, ...]
+
+
+def read(path: Path) -> Table:
+    """Read a table.
+
+    Raises:
+        ConfigError: the file lacks a key or has one too many.
+    """
+    text = path.read_text()
+    found: dict[str, Any] = yaml.safe_load(text)
+    for key in found:
+        expect(key in FIELDS, f"{path.name}: key", f"in {sorted(FIELDS)}", key)
+    cells = []
+    for row, spec in found["rows"].items():
+        for column, words in found["columns"].items():
+            if column in spec:
+                published = spec[column]
+                all_words = [*found["common"], *words, *spec["overrides"], *published.get("overrides", [])]
+                quantity = published.get("quantity", found["quantity"])
+                cells.append(Cell(row, column, tuple(all_words), quantity, float(published["mean"]),
+                                  published.get("sd"), float(found["tolerance"])))
+    title = text.splitlines()[0].lstrip("# ")
+    return Table(path.stem, title, found["source"], found.get("note", ""), found["seeds"], found["scale"], tuple(cells))
+
+
+def select(table: Table, rows: Sequence[str], columns: Sequence[str]) -> list[Cell]:
+    """Return the cells in the given rows and columns; an empty list stands for all.
+
+    Raises:
+        ConfigError: there is no such row or column.
+    """
+    for kind, wanted, known in (("row", rows, {c.row for c in table.cells}),
+                                ("column", columns, {c.column for c in table.cells})):
+        for name in wanted:
+            if name not in known:
+                raise ConfigError(f"Expected `--{kind}` in {sorted(known)}, got {name!r}{nearest(name, known)}")
+    return [c for c in table.cells if (not rows or c.row in rows) and (not columns or c.column in columns)]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the runs of a cell gave.
+
+    Attributes:
+        values: one a seed, in the units of the table.
+    """
+
+    cell: Cell
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean over seeds."""
+        return float(np.mean(self.values))
+
+    @property
+    def interval(self) -> float:
+        """Half width of the 95 % confidence interval of the mean (Student's t); NaN for one seed."""
+        n = len(self.values)
+        return float(stats.t.ppf(0.975, n - 1) * np.std(self.values, ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
+
+    @property
+    def verdict(self) -> str:
+        """``reached``, ``above`` or ``below``."""
+        if abs(self.mean - self.cell.mean) <= self.cell.margin:
+            return "reached"
+        return "above" if self.mean > self.cell.mean else "below"
+
+
+def measure(cell: Cell, scale: float, folders: Sequence[Path]) -> Measured:
+    """Read the runs of a cell; failed runs count as missing."""
+    metric = find([cell.quantity])[0]
+    values = []
+    for folder in folders:
+        results = Results.load(folder)
+        values += (per_replica(metric(**{n: getattr(results, n) for n in metric.inputs})) * scale).tolist()
+    return Measured(cell, tuple(values))
+
+
+def markdown(table: Table, measured: Sequence[Measured], command: str, date: str) -> str:
+    """Return the table as Markdown: measured ± interval beside published, and a verdict a cell."""
+    lines = [f"## {table.title}", "", f"Source: {table.source}.", "", f"`{command}`, {date}.", ""]
+    if table.note:
+        lines += [" ".join(table.note.split()), ""]
+    lines += ["| method | column | published | measured (mean ± 95 % interval) | seeds | verdict |",
+              "|---|---|---|---|---|---|"]
+    for m in measured:
+        sd = "" if m.cell.sd is None else f" ± {m.cell.sd:g}"
+        lines.append(f"| {m.cell.row} | {m.cell.column} | {m.cell.mean:g}{sd} | {m.mean:.2f} ± {m.interval:.2f} "
+                     f"| {len(m.values)} | {m.verdict} |")
+    reached = sum(m.verdict == "reached" for m in measured)
+    return "\n".join([*lines, "", f"{reached} of {len(measured)} cells within two published standard deviations or the "
+                      "tolerance.", ""])
+
+
+def insert(path: Path, name: str, section: str) -> None:
+    """Put a table's section into a results page, in place of the one that was there."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    text = path.read_text() if path.exists() else "# Published numbers, measured\n"
+    block = f"{begin}\n{section}{end}\n"
+    if begin in text:
+        head, _, rest = text.partition(begin)
+        text = head + block + rest.partition(f"{end}\n")[2]
+    else:
+        text = f"{text.rstrip()}\n\n{block}"
+    path.write_text(text)
+
+
+def as_json(table: Table, measured: Sequence[Measured]) -> str:
+    """Return what was measured as JSON, one object a cell."""
+    cells = [{"row": m.cell.row, "column": m.cell.column, "published": m.cell.mean, "sd": m.cell.sd,
+              "values": m.values, "mean": m.mean, "verdict": m.verdict} for m in measured]
+    return json.dumps({"name": table.name, "source": table.source, "cells": cells}, indent=1)

@@ -1,0 +1,92 @@
+from collections.abc import Sequence
+from typing import Literal
+
+import pytest
+
+from cl.build import check_type, construct
+from cl.errors import ConfigError
+
+
+class Part:
+    def __init__(self, size: int, rate: float = 0.5, kind: Literal["a", "b"] = "a", names: Sequence[str] = ()) -> None:
+        if size < 0:
+            raise ValueError("size is negative")
+        self.size, self.rate, self.kind, self.names = size, rate, kind, names
+
+
+class Whole:
+    def __init__(self, part: Part, parts: Sequence[Part] = ()) -> None:
+        self.part, self.parts = part, parts
+
+
+PART = f"{__name__}.Part"
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__) or __import__(__name__))
+
+
+def node(**fields):
+    return {"_target_": PART, **fields}
+
+
+def test_builds_nested_targets_lists_and_partials():
+    whole = construct({"_target_": f"{__name__}.Whole", "part": node(size=1), "parts": [node(size=2)]}, "whole")
+    assert (whole.part.size, whole.parts[0].size) == (1, 2)
+    later = construct(node(rate=1, _partial_=True), "part")
+    assert later(size=3).rate == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"size": "x"}, ["part.size", "a whole number", "'x'"]),
+        ({"size": True}, ["part.size", "True"]),
+        ({"size": 1.5}, ["part.size", "1.5"]),
+        ({"size": 1, "rate": "fast"}, ["part.rate", "a number", "'fast'"]),
+        ({"size": 1, "kind": "c"}, ["part.kind", "['a', 'b']", "'c'"]),
+        ({"size": 1, "names": ["a", 3]}, ["part.names", "a text"]),
+        ({"size": 1, "rat": 3}, ["part.rat", "did you mean rate"]),
+        ({}, ["part.size", "needs"]),
+        ({"size": -1}, ["part", "Part", "ValueError: size is negative"]),
+    ],
+)
+def test_mistakes_name_field_rule_and_value(fields, words):
+    with pytest.raises(ConfigError) as caught:
+        construct(node(**fields), "part")
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_target_that_does_not_exist_suggests_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean Part"):
+        construct({"_target_": f"{__name__}.Prat"}, "part")
+
+
+def test_target_must_take_what_the_program_gives():
+    with pytest.raises(ConfigError, match="take the argument `learner`"):
+        construct(node(size=1), "strategy", learner=object())
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "good"),
+    [
+        (1, float, True),
+        (None, int | None, True),
+        (None, int, False),
+        ([1, 2], tuple[int, ...], True),
+        ([1, "a"], tuple[int, ...], False),
+        ([0.9, 0.999], tuple[float, float], True),
+        ({"a": 1}, dict[str, int], True),
+        ("a", dict[str, int], False),
+    ],
+)
+def test_types(value, hint, good):
+    if good:
+        check_type(value, hint, "x")
+    else:
+        with pytest.raises(ConfigError, match="Expected `x`"):
+            check_type(value, hint, "x")

@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+import yaml
+
+from cl import reproduce
+from cl.cli.compose import compose
+from cl.cli.places import conf_folder
+from cl.errors import ConfigError
+from cl.results import Results
+
+TABLES = sorted((conf_folder() / "reproduce").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", TABLES, ids=lambda p: p.stem)
+def test_every_cell_of_every_table_composes(path):
+    for cell in reproduce.read(path).cells:
+        compose(cell.words)
+
+
+def cell(mean=50.0, sd=1.0):
+    return reproduce.Cell("r", "c", (), "average_accuracy", mean, sd, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("values", "sd", "verdict"),
+    [((51.9, 51.9), 1.0, "reached"), ((52.1, 52.1), 1.0, "above"), ((48.4, 48.4), 0.1, "below"),
+     ((48.6, 48.6), 0.1, "reached"), ((48.6,), None, "reached")],
+)
+def test_verdict_is_two_deviations_or_the_tolerance(values, sd, verdict):
+    assert reproduce.Measured(cell(sd=sd), values).verdict == verdict
+
+
+def test_interval_is_students_t():
+    # t(.975, 3) = 3.18245; standard deviation of 1..4 is 1.29099
+    measured = reproduce.Measured(cell(), (1.0, 2.0, 3.0, 4.0))
+    assert measured.interval == pytest.approx(3.18245 * 1.29099 / 2, rel=1e-4)
+
+
+def test_measure_reads_the_runs(tmp_path):
+    accuracy = np.array([[[0.5, 0.5], [0.9, 0.5], [0.7, 0.8]]])
+    Results(accuracy=accuracy, loss=accuracy, seeds=[0]).save(tmp_path)
+    assert reproduce.measure(cell(), 100, [tmp_path, tmp_path]).values == pytest.approx((75.0, 75.0))
+
+
+def test_section_replaces_itself_and_leaves_the_rest(tmp_path):
+    page = tmp_path / "RESULTS.md"
+    page.write_text("# Title\n\nkept\n")
+    reproduce.insert(page, "one", "first\n")
+    reproduce.insert(page, "two", "second\n")
+    reproduce.insert(page, "one", "third\n")
+    text = page.read_text()
+    assert "first" not in text
+    assert text.index("kept") < text.index("third") < text.index("second")
+
+
+def test_unknown_key_is_an_error(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("# x\n" + yaml.safe_dump({"rows": {}, "colums": {}}))
+    with pytest.raises(ConfigError, match="colums"):
+        reproduce.read(path)
