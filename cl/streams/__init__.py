@@ -1,1 +1,5 @@
 """Streams of tasks: source x construction x scenario."""
+
+from cl.streams.stream import TaskStream
+
+__all__ = ["TaskStream"]

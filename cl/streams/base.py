@@ -23,6 +23,11 @@ class StreamInfo:
         seed: the run's root seed, for a strategy's own host draws.
         shared_labels: True if all tasks use the same outputs (domain scenario).
         target: ``class``, ``steps`` or ``real``; see `cl.objectives`.
+        sequence: True if a sample is a sequence: (T, D) float32 features, or (T,) int64 tokens where `vocabulary` > 0.
+        vocabulary: number of different tokens, the padding token 0 included; 0 if inputs are float.
+        padded: True if sequences differ in length. They are padded on the right: tokens by 0; float sequences by rows
+            of zeros, and then the last of the D features is 1 at every real step and 0 at every padded one. Padded
+            steps have no target (-100), and learners that read the whole sequence must leave them out.
     """
 
     scenario: str
@@ -33,6 +38,9 @@ class StreamInfo:
     seed: int
     shared_labels: bool
     target: str = "class"
+    sequence: bool = False
+    vocabulary: int = 0
+    padded: bool = False
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ class Data:
         expect(len(index) == len(labels), "labels", f"of the length of index ({len(index)})", len(labels))
         self.storage, self.index, self.labels, self.task = storage, index, labels, task
         self.transform = transform if transform is not None else as_float
+        self._task = torch.tensor(task, device=storage.device)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -45,13 +46,12 @@ class Data:
 
     def inputs(self, positions: Tensor, key: Tensor | None = None) -> Tensor:
         """Return the network's inputs (B, *input) at `positions` (B,) of this split; `key` () draws augmentations."""
-        return self.transform(self.storage[self.index[positions]], key)
+        return self.transform(self.storage.index_select(0, self.index.index_select(0, positions)), key)
 
     def batch(self, positions: Tensor, key: Tensor, augment: bool = True) -> Batch:
         """Return the `Batch` at `positions` (B,) for the step with this `key` ()."""
         x = self.inputs(positions, key if augment else None)
-        task = torch.full((len(positions),), self.task, dtype=torch.long, device=self.device)
-        return Batch(x, self.labels[positions], task, key)
+        return Batch(x, self.labels.index_select(0, positions), self._task.expand(len(positions)), key)
 
     def batches(self, positions: Iterable[Tensor], keys: Iterable[Tensor]) -> Iterator[Batch]:
         """Yield one batch for each (positions, key); streamed data reads ahead here."""

@@ -1,0 +1,116 @@
+"""Which samples a split holds, and which labels they carry: host draws, each a function of (seed, purpose, task)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cl.errors import expect
+from cl.seeding import generator
+
+SELECTIONS = ("drawn", "first")
+TAILS = ("fixed", "shuffled")
+
+
+def strata(y: Tensor, rows: Tensor) -> list[Tensor]:
+    """Return `rows` by class, for a stratified draw: rows of one label each, in order; all rows where y is not (N,)."""
+    if y.dim() != 1 or y.is_floating_point():
+        return [rows]
+    labels = y[rows]
+    return [rows[labels == c] for c in torch.unique(labels)]
+
+
+def shares(counts: Sequence[int], wanted: int) -> list[int]:
+    """Split `wanted` over strata in proportion to their `counts`, by largest remainder; the sum is exact.
+
+    >>> shares([50, 30, 20], 11)
+    [6, 3, 2]
+    """
+    total = sum(counts)
+    exact = [wanted * n / total for n in counts]
+    given = [int(e) for e in exact]
+    by_remainder = sorted(range(len(counts)), key=lambda i: (given[i] - exact[i], i))
+    for i in by_remainder[: wanted - sum(given)]:
+        given[i] += 1
+    return given
+
+
+def hold_out(y: Tensor, rows: Tensor, size: float | int, seed: int) -> tuple[Tensor, Tensor]:
+    """Divide rows into (training, validation), stratified by label and drawn by the seed.
+
+    A sample is drawn by its class alone, not by its task: where tasks share samples (permuted, rotated), a validation
+    sample of one task is a training sample of none.
+
+    Args:
+        y: (N,) labels of the source.
+        rows: (n,) rows of the task.
+        size: a fraction in (0, 1), or a number of samples a task.
+        seed: root seed.
+
+    Raises:
+        ConfigError: nothing is left to train on.
+    """
+    rule = f"in (0, 1), or a number of samples below {len(rows)}, the samples of a task"
+    expect(0 < size < 1 or (size == int(size) and 1 <= size < len(rows)), "stream.validation", rule, size)
+    groups = strata(y, rows)
+    counts = [len(g) for g in groups]
+    wanted = shares(counts, round(size * len(rows)) if size < 1 else int(size))
+    out: list[Tensor] = []
+    for own, n in zip(groups, wanted, strict=True):
+        label = int(y[own[0]]) if len(groups) > 1 else 0
+        drawn = torch.randperm(len(own), generator=generator(seed, "validation", label))
+        out.append(own[drawn[:n]])
+    held = torch.cat(out).sort().values
+    return rows[~torch.isin(rows, held)], held
+
+
+def limit(rows: Tensor, n: int | None, selection: str, seed: int, purpose: str, k: int, name: str) -> Tensor:
+    """Keep n of the rows: ``first`` in stored order, or ``drawn`` by the seed (the stored order is kept)."""
+    if n is None:
+        return rows
+    expect(0 < n <= len(rows), name, f"in 1 to {len(rows)}, the samples of task {k}", n)
+    if selection == "first":
+        return rows[:n]
+    return rows[torch.randperm(len(rows), generator=generator(seed, purpose, k))[:n].sort().values]
+
+
+def long_tail(y: Tensor, rows: Tensor, rank: dict[int, int], factor: float, seed: int, k: int) -> Tensor:
+    """Thin the classes out to a long tail: rank r of C keeps n * factor ** (-r / (C - 1)) samples (Cui et al. 2019).
+
+    Args:
+        y: (N,) labels of the source.
+        rows: (n,) rows of the task.
+        rank: from class to its place from the most frequent, 0, to the rarest, C - 1.
+        factor: samples of the most frequent class over samples of the rarest, >= 1.
+        seed: root seed.
+        k: task.
+    """
+    if factor == 1:
+        return rows
+    steps = max(len(rank) - 1, 1)
+    kept = []
+    for own in strata(y, rows):
+        label = int(y[own[0]])
+        n = max(1, round(len(own) * factor ** (-rank[label] / steps)))
+        drawn = torch.randperm(len(own), generator=generator(seed, "imbalance", k, label))
+        kept.append(own[drawn[:n]])
+    return torch.cat(kept).sort().values
+
+
+def noisy(labels: Tensor, choices: Sequence[int], fraction: float, seed: int, k: int) -> Tensor:
+    """Give a fraction of the labels another value, uniform over the task's other outputs.
+
+    Args:
+        labels: (n,) outputs.
+        choices: the task's outputs.
+        fraction: probability of each label to change, in [0, 1].
+        seed: root seed.
+        k: task.
+    """
+    if fraction == 0 or len(choices) < 2:
+        return labels
+    g = generator(seed, "noise", k)
+    outputs = torch.tensor(sorted(choices))
+    place = torch.searchsorted(outputs, labels)
+    other = outputs[(place + torch.randint(1, len(outputs), labels.shape, generator=g)) % len(outputs)]
+    return torch.where(torch.rand(labels.shape, generator=g) < fraction, other, labels)

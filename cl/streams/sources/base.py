@@ -1,0 +1,83 @@
+"""What a stream is cut from: a labelled training set and test set, as tensors."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from cl.errors import DataError, expect
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One split of a source.
+
+    Attributes:
+        x: (N, *input), uint8 kept as uint8; float32; int64 for tokens.
+        y: (N,) int64 classes; (N, T) int64 for per-step targets; (N, ...) float32 for regression.
+        group: (N,) int64, the group each sample belongs to, where it does not follow from the class; else None.
+    """
+
+    x: Tensor
+    y: Tensor
+    group: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A source in memory.
+
+    Attributes:
+        train: training samples.
+        test: test samples.
+        class_names: what each class (or output) means: C names.
+        groups: classes that belong together (an alphabet, a domain, one of several sources), at most one group a class;
+            empty means one group of all. Where samples carry a group of their own, every group holds all classes.
+        group_names: one name a group, or empty.
+        peak: the stored value that means 1: 255 for images.
+        target: ``class``, ``steps`` or ``real``.
+        sequence, vocabulary, padded: see `cl.streams.base.StreamInfo`.
+    """
+
+    train: Samples
+    test: Samples
+    class_names: tuple[str, ...]
+    groups: tuple[tuple[int, ...], ...] = ()
+    group_names: tuple[str, ...] = ()
+    peak: float = 255.0
+    target: str = "class"
+    sequence: bool = False
+    vocabulary: int = 0
+    padded: bool = False
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes C."""
+        return len(self.class_names)
+
+
+class Source(ABC):
+    """A data set. A constructor touches no file; `load` reads, and downloads if it may."""
+
+    @abstractmethod
+    def load(self, root: Path, download: bool) -> Table:
+        """Return the data.
+
+        Args:
+            root: the data folder.
+            download: True may fetch missing files.
+
+        Raises:
+            DataError: a file is missing, corrupt or cannot be fetched; the text names it and says what to do.
+        """
+
+
+def expect_images(x: Tensor, name: str) -> None:
+    """Raise `ConfigError` unless x (N, C, H, W) is a set of images."""
+    expect(x.dim() == 4, name, "a set of images (N, C, H, W)", tuple(x.shape))
+
+
+def missing(path: Path, how: str) -> DataError:
+    """Return the error for a file that is not there."""
+    return DataError(f"Expected the data file {path}, which does not exist; {how}")

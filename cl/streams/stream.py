@@ -1,0 +1,262 @@
+"""TaskStream: source x construction x scenario, held in memory."""
+
+import copy
+import hashlib
+from collections import deque
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cl.errors import ConfigError, expect
+from cl.seeding import generator
+from cl.streams.base import SCENARIOS, Stream, StreamInfo, Task
+from cl.streams.constructions import Construction, Piece
+from cl.streams.data import Data
+from cl.streams.labels import Labelling, labelling
+from cl.streams.selection import SELECTIONS, TAILS, hold_out, limit, long_tail, noisy
+from cl.streams.sources.base import Samples, Source, Table
+from cl.streams.transforms import Augmentation, Normalisation, Pipeline, augmentation_of, normalisation
+
+CACHES = ("auto", "on", "off")
+CACHE_LIMIT = 1 << 30  # bytes of float inputs that `auto` may keep on an accelerator
+
+
+class TaskStream(Stream):
+    """A stream cut from a source that fits in memory.
+
+    What the four scenarios mean for the labels (`cl.streams.labels`):
+
+    - ``task``: every task has outputs of its own (its own head), and the task is told at test time.
+    - ``domain``: all tasks use the same outputs; in a split, label i is the i-th class of the task.
+    - ``class``: every task has outputs of its own, and all of them compete at test time.
+    - ``online``: nobody tells where tasks begin and end. Labels are those of ``class`` where tasks have classes of
+      their own (a split, a sequence of data sets), shared where all tasks show the same classes (permuted, rotated).
+
+    Args:
+        source: where samples come from.
+        construction: how tasks are cut from it.
+        scenario: ``task``, ``domain``, ``class`` or ``online``.
+        validation: fraction (0, 1) or number of samples a task held out of the training data, stratified by class and
+            drawn by the seed; None for none.
+        samples_per_task: training samples kept of each task, or None for all.
+        test_samples: test samples kept of each task, or None for all.
+        selection: which samples are kept: ``drawn`` by the seed, or the ``first`` as stored.
+        label_noise: probability that a training label is replaced by another of its task; validation and test stay
+            clean.
+        imbalance: samples of the most frequent class over samples of the rarest, >= 1 (long-tailed, Cui et al. 2019).
+        imbalance_order: which classes are rare: later ones (``fixed``), or ``shuffled`` by the seed.
+        normalise: ``none``, ``unit``, ``standard`` or {"mean", "std"}; see `cl.streams.transforms.normalisation`.
+        padding: black pixels added on each side of an image.
+        augmentation: arguments of `cl.streams.transforms.Augmentation`, or None; training only.
+        cache: keep normalised float inputs in memory (``on``), normalise every batch (``off``), or ``auto``: on for
+            accelerators up to 1 GiB, off for the CPU, where making the copy costs more than it saves.
+        seed: root seed of the run.
+        root: data folder.
+        download: True may fetch missing files.
+        device: where samples live.
+
+    Raises:
+        ConfigError: a value is impossible, or does not fit the source.
+        DataError: a data file is missing, corrupt or cannot be fetched.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        construction: Construction,
+        scenario: str = "task",
+        validation: float | int | None = None,
+        samples_per_task: int | None = None,
+        test_samples: int | None = None,
+        selection: str = "drawn",
+        label_noise: float = 0.0,
+        imbalance: float = 1.0,
+        imbalance_order: str = "shuffled",
+        normalise: str | Mapping[str, Sequence[float]] = "unit",
+        padding: int = 0,
+        augmentation: Mapping[str, Any] | None = None,
+        cache: str = "auto",
+        *,
+        seed: int = 0,
+        root: str | Path = "data",
+        download: bool = False,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        expect(scenario in SCENARIOS, "stream.scenario", f"in {list(SCENARIOS)}", scenario)
+        expect(selection in SELECTIONS, "stream.selection", f"in {list(SELECTIONS)}", selection)
+        expect(imbalance_order in TAILS, "stream.imbalance_order", f"in {list(TAILS)}", imbalance_order)
+        expect(cache in CACHES, "stream.cache", f"in {list(CACHES)}", cache)
+        expect(0 <= label_noise <= 1, "stream.label_noise", "in [0, 1]", label_noise)
+        expect(imbalance >= 1, "stream.imbalance", ">= 1", imbalance)
+        expect(padding >= 0, "stream.padding", ">= 0", padding)
+        self.construction, self.scenario, self.validation = construction, scenario, validation
+        self.samples_per_task, self.test_samples, self.selection = samples_per_task, test_samples, selection
+        self.label_noise, self.imbalance, self.imbalance_order = label_noise, imbalance, imbalance_order
+        self.device = torch.device(device)
+        self.augmentation = augmentation_of(augmentation)
+        self._load(source.load(Path(root), download), normalise, padding, cache)
+        self._cut(seed)
+
+    def _load(self, table: Table, normalise: str | Mapping[str, Sequence[float]], padding: int, cache: str) -> None:
+        """Bring the samples to the device in the form they are read in: what does not depend on the seed."""
+        image = table.train.x.dim() == 4 and not table.sequence
+        for name, asked in (("padding", padding > 0), ("augmentation", self.augmentation is not None)):
+            if asked and not image:
+                raise ConfigError(f"Expected `stream.{name}` to be off for samples that are not images")
+        if table.target != "class" and (self.label_noise > 0 or self.imbalance > 1):
+            raise ConfigError(f"Expected `stream.label_noise` 0 and `stream.imbalance` 1 for target {table.target!r}")
+        self.table = table
+        self._train, self._test = (
+            F.pad(split.x, [padding] * 4) if padding else split.x for split in (table.train, table.test)
+        )
+        self._normalise: Normalisation | None = None
+        self._fill = torch.zeros(())
+        if table.vocabulary == 0:
+            self._normalise = normalisation(normalise, self._train, table.peak)
+            self._fill = self._normalise.fill.to(self.device)
+        self._described = self._normalise.describe() if self._normalise else "tokens"
+        self._content = [self._train, self._test]
+        bytes_wanted = 4 * (self._train.numel() + self._test.numel())
+        wanted = cache == "on" or (cache == "auto" and self.device.type != "cpu" and bytes_wanted <= CACHE_LIMIT)
+        cached = wanted and self._normalise is not None and self.augmentation is None
+        self._train, self._test = self._train.to(self.device), self._test.to(self.device)
+        if self._normalise is not None:
+            self._normalise = self._normalise.to(self.device)
+            if cached:
+                self._train, self._test = self._normalise(self._train), self._normalise(self._test)
+                self._normalise = None
+
+    def _cut(self, seed: int) -> None:
+        """Draw what depends on the seed."""
+        self.seed = seed
+        shape = tuple(self._train.shape[1:])
+        pieces = self.construction.pieces(self.table, shape, seed)
+        self.labelling: Labelling = labelling(self.table, pieces, self.scenario, self.construction.same_classes)
+        self._pieces = [self._placed(piece) for piece in pieces]
+        self.class_names = self.labelling.names
+        self.info = StreamInfo(
+            scenario=self.scenario,
+            n_tasks=len(pieces),
+            n_classes=self.labelling.n_outputs,
+            task_classes=self.labelling.task_outputs,
+            input_shape=shape,
+            seed=seed,
+            shared_labels=self.labelling.shared,
+            target=self.table.target,
+            sequence=self.table.sequence,
+            vocabulary=self.table.vocabulary,
+            padded=self.table.padded,
+        )
+        self._indices: deque[tuple[Tensor, Tensor]] = deque(maxlen=6)
+        self._tasks: dict[int, Task] = {}
+        self._tests: dict[int, Data] = {}
+        order = list(dict.fromkeys(c for piece in pieces for c in piece.classes))
+        if self.imbalance_order == "shuffled":
+            drawn = torch.randperm(len(order), generator=generator(seed, "imbalance order")).tolist()
+            order = [order[i] for i in drawn]
+        self._rank = {c: r for r, c in enumerate(order)}
+
+    def _placed(self, piece: Piece) -> Piece:
+        change = piece.change.to(self.device) if piece.change is not None else None
+        return Piece(piece.classes, change, piece.group)
+
+    def with_seed(self, seed: int) -> "TaskStream":
+        """Return the same stream for another seed; the stored samples are shared, not copied."""
+        other = copy.copy(self)
+        other.__dict__.pop("_fingerprint", None)
+        other._cut(seed)
+        return other
+
+    def __getitem__(self, k: int) -> Task:
+        """Return task k."""
+        k = self._place(k)
+        if k not in self._tasks:
+            train, validation = self._training(k)
+            self._tasks[k] = Task(k, self.info.task_classes[k], train, validation)
+        return self._tasks[k]
+
+    def _place(self, k: int) -> int:
+        if not -len(self) <= k < len(self):
+            raise IndexError(f"task {k} of a stream of {len(self)}")
+        return k % len(self)
+
+    def _rows(self, split: Samples, k: int) -> Tensor:
+        """Return the rows of a split that belong to task k, as stored: (n,)."""
+        piece = self._pieces[k]
+        if piece.group is not None and split.group is not None:
+            return (split.group == piece.group).nonzero()[:, 0]
+        if self.table.target != "class" or len(piece.classes) == self.table.n_classes:
+            return torch.arange(len(split.y))
+        wanted = torch.zeros(self.table.n_classes, dtype=torch.bool)
+        wanted[list(piece.classes)] = True
+        return wanted[split.y].nonzero()[:, 0]
+
+    def _training(self, k: int) -> tuple[Data, Data | None]:
+        split = self.table.train
+        rows, held = self._rows(split, k), None
+        if self.validation is not None:
+            rows, held = hold_out(split.y, rows, self.validation, self.seed)
+        rows = long_tail(split.y, rows, self._rank, self.imbalance, self.seed, k)
+        rows = limit(rows, self.samples_per_task, self.selection, self.seed, "samples", k, "stream.samples_per_task")
+        labels = self.labelling(split.y[rows], k)
+        labels = noisy(labels, self.info.task_classes[k], self.label_noise, self.seed, k)
+        train = self._data(self._train, rows, labels, k, self.augmentation)
+        if held is None:
+            return train, None
+        return train, self._data(self._train, held, self.labelling(split.y[held], k), k)
+
+    def test(self, k: int) -> Data:
+        """Return the test split of task k."""
+        k = self._place(k)
+        if k not in self._tests:
+            split = self.table.test
+            rows = self._rows(split, k)
+            rows = limit(rows, self.test_samples, self.selection, self.seed, "test", k, "stream.test_samples")
+            self._tests[k] = self._data(self._test, rows, self.labelling(split.y[rows], k), k)
+        return self._tests[k]
+
+    def _data(
+        self, storage: Tensor, rows: Tensor, labels: Tensor, k: int, augmentation: Augmentation | None = None
+    ) -> Data:
+        pipeline = Pipeline(self._normalise, self._pieces[k].change, self._fill, augmentation, self.table.peak)
+        idle = pipeline.normalise is None and pipeline.change is None and augmentation is None
+        return Data(storage, self._moved(rows), self._moved(labels), k, None if idle else pipeline)
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        """Return an index on the device; equal ones are kept once, so that permuted tasks cost nothing each."""
+        for known, moved in self._indices:
+            if torch.equal(known, tensor):
+                return moved
+        self._indices.append((tensor, tensor.to(self.device)))
+        return self._indices[-1][1]
+
+    def fingerprint(self) -> str:
+        """Return a hash of the stored samples (every byte), labels, rows and transforms of every split."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256(self._content_hash)
+        facts = (self.info.scenario, self.info.n_classes, self.info.task_classes, self.augmentation)
+        digest.update(repr(facts).encode())
+        for k, piece in enumerate(self._pieces):
+            digest.update((piece.change.describe() if piece.change is not None else "-").encode())
+            task = self[k]
+            for data in (task.train, task.validation, self.test(k)):
+                if data is not None:
+                    for tensor in (data.index, data.labels):
+                        digest.update(tensor.cpu().contiguous().numpy().data)
+        return digest.hexdigest()
+
+    @cached_property
+    def _content_hash(self) -> bytes:
+        digest = hashlib.sha256(self._described.encode())
+        for x in self._content:
+            digest.update(repr((x.shape, x.dtype)).encode())
+            digest.update(x.contiguous().numpy().data)
+        return digest.digest()
