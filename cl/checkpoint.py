@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from cl.errors import DataError, LetheError
-from cl.files import atomic_path
+from cl.files import CHECKPOINT, CHECKPOINT_BEFORE, atomic_path
 
-NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
+NEWEST, PREVIOUS = CHECKPOINT, CHECKPOINT_BEFORE
 FORMAT = "lethe checkpoint 1"
 
 

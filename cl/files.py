@@ -5,6 +5,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+CHECKPOINT, CHECKPOINT_BEFORE = "checkpoint.pt", "checkpoint.previous.pt"
+
 
 @contextlib.contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:

@@ -142,8 +142,11 @@ class Replica:
 
     def run(self) -> Outcome:
         """Train the replica, or go on where it was cut, or skip it if it is complete; see `run`."""
-        if self.settings.resume == "auto" and read_status(self.path).get("status") == "complete":
+        before = read_status(self.path)
+        if self.settings.resume != "never" and before.get("status") == "complete":
             return Outcome(self.path, "skipped", "complete before", Results.load(self.path))
+        if self.settings.resume == "auto" and before.get("status") == "failed":
+            return Outcome(self.path, "failed", f"before: {before.get('message')}", Results.load(self.path))
         started = time.time()
         stream = build_stream(self.config, self.settings, self.device)
         strategy = build_strategy(self.config, stream, self.device)
@@ -172,7 +175,8 @@ class Replica:
             self.folder.close()
 
     def _resume_or_clear(self) -> None:
-        if self.settings.resume == "auto" and checkpoint.exists(self.path):
+        failed = read_status(self.path).get("status") == "failed"
+        if self.settings.resume != "never" and not failed and checkpoint.exists(self.path):
             state, self.warnings = checkpoint.load(self.path, self.identity)
             if state is not None:
                 self.engine.load_state_dict(state)

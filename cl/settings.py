@@ -55,7 +55,7 @@ class Settings:
     name: str | None
     group: str | None
     tags: list[str]
-    resume: Literal["never", "auto"]
+    resume: Literal["never", "auto", "retry"]
     data: DataOptions
     checkpoint: CheckpointOptions
 
