@@ -1,0 +1,173 @@
+"""The losses of the replay methods against plain numpy recomputations from what was recalled."""
+
+import numpy as np
+import pytest
+import torch
+
+from cl.batch import Batch
+from cl.errors import ConfigError
+from cl.learners.mlp import MLP
+from cl.seeding import seeded, step_keys
+from cl.testing import TinyStream, train
+from strategies.der import DER
+from strategies.derpp import DERpp
+from strategies.er import ER
+from strategies.er_ace import ERACE
+from strategies.rehearsal import Rehearsal
+
+
+def made(kind, scenario="class", memory_size=12, head="auto", **fields):
+    """A strategy in the second task of TinyStream, its memory full of the first; the next batch; the stream."""
+    stream = TinyStream(scenario)
+    with seeded(0, "learner"):
+        learner = MLP(stream.info.input_shape, stream.info.n_classes, hidden=(8,), head=head)
+    strategy = kind(learner, stream.info, memory_size=memory_size, **fields)
+    keys = step_keys(0, 0, 0, 9)
+    strategy.enter(0)
+    with torch.no_grad():
+        for i in range(5):
+            batch = stream[0].train.batch(torch.arange(16 * i, 16 * i + 16), keys[i])
+            _, aux = strategy.training_loss(batch)
+            strategy.after_step(batch, aux)
+            for p in strategy.learner.parameters():
+                p.add_(0.05)
+    strategy.enter(1)
+    return strategy, stream[1].train.batch(torch.arange(30, 50), keys[8]), stream
+
+
+def cross_entropy(logits, y, allowed):
+    """Mean cross-entropy over allowed outputs, in float64: logits (n, C), y (n,), allowed (n, C) or (C,)."""
+    logits = np.where(allowed, logits.detach().double().numpy(), -np.inf)
+    shifted = logits - logits.max(1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    return -log_p[np.arange(len(y)), y.numpy()]
+
+
+@pytest.mark.parametrize(
+    ("weighting", "weight", "expected"),
+    [
+        ("mean", 1.0, lambda a, b: (20 * a + 10 * b) / 30),
+        ("sum", 0.7, lambda a, b: a + 0.7 * b),
+        ("share", 0.25, lambda a, b: 0.75 * a + 0.25 * b),
+        ("tasks", 1.0, lambda a, b: a / 2 + b / 2),
+    ],
+)
+def test_er_weightings(weighting, weight, expected):
+    er, batch, _ = made(ER, weighting=weighting, replay_weight=weight, replay_batch=10)
+    fields, valid = er.recall(batch)
+    assert valid.all()
+    met = np.arange(6) < 4
+    current = cross_entropy(er.logits(batch.x), batch.y, met).mean()
+    replay = cross_entropy(er.logits(fields["x"]), fields["y"], met).mean()
+    assert abs(current - replay) > 0.01
+    assert float(er.loss(batch).detach()) == pytest.approx(expected(current, replay), rel=1e-5)
+
+
+@pytest.mark.parametrize("weighting", ["mean", "sum", "share", "tasks"])
+def test_an_empty_memory_weighs_nothing(weighting):
+    stream = TinyStream("class")
+    er = ER(MLP((1, 4, 4), 6, hidden=(8,)), stream.info, weighting=weighting, replay_weight=0.5)
+    er.enter(1)
+    batch = stream[1].train.batch(torch.arange(20), step_keys(0, 0, 0, 1)[0])
+    torch.testing.assert_close(er.loss(batch), er.criterion(er.logits(batch.x), batch))
+
+
+def test_er_in_the_task_scenario_uses_the_head_of_each_sample():
+    er, batch, _ = made(ER, "task", weighting="sum")
+    fields, _ = er.recall(batch)
+    current = cross_entropy(er.logits(batch.x), batch.y, np.isin(np.arange(6), [2, 3])).mean()
+    replay = cross_entropy(er.logits(fields["x"]), fields["y"], np.isin(np.arange(6), [0, 1])).mean()
+    assert float(er.loss(batch).detach()) == pytest.approx(current + replay, rel=1e-5)
+
+
+def test_er_ace_is_asymmetric():
+    ace, batch, _ = made(ERACE, replay_weight=2.0, head="single")
+    batch = Batch(batch.x[:6], torch.tensor([2, 3, 3, 3, 2, 3]), batch.task[:6], batch.key)
+    fields, _ = ace.recall(batch)
+    current = cross_entropy(ace.logits(batch.x), batch.y, np.isin(np.arange(6), [2, 3])).mean()
+    replay = cross_entropy(ace.logits(fields["x"]), fields["y"], np.full(6, True)).mean()
+    assert float(ace.loss(batch).detach()) == pytest.approx(current + 2 * replay, rel=1e-5)
+
+
+def test_der_replays_logits():
+    der, batch, _ = made(DER, alpha=0.3, head="single")
+    loss, aux = der.loss(batch)
+    fields, valid = der.memory.sample(20, batch.key, purpose="logits")
+    assert len(valid) == 12
+    new = der.logits(fields["x"]).detach().numpy()
+    squares = ((new - fields["logits"].numpy()) ** 2).mean()
+    current = cross_entropy(der.logits(batch.x), batch.y, np.full(6, True)).mean()
+    assert squares > 0.001
+    assert float(loss) == pytest.approx(current + 0.3 * squares, rel=1e-5)
+    torch.testing.assert_close(aux["logits"], der.logits(batch.x))
+
+
+def test_der_leaves_out_what_was_not_allowed():
+    """Outputs of classes not met when a sample was stored neither count nor get a gradient from the match."""
+    der, batch, _ = made(DER, alpha=1.0)
+    fields, valid = der.memory.sample(20, batch.key, purpose="logits")
+    logits = der.logits(fields["x"]).detach().requires_grad_()
+    value = der.matching(logits, fields["logits"], valid)
+    expected = ((logits.detach()[:, :2] - fields["logits"][:, :2]) ** 2).mean()
+    assert float(value) == pytest.approx(float(expected), rel=1e-5)
+    value.backward()
+    assert (logits.grad[:, :2] != 0).any()
+    assert not logits.grad[:, 2:].any()
+
+
+def test_derpp_adds_the_labels_of_a_second_draw():
+    der, batch, _ = made(DERpp, alpha=0.3, beta=0.6, head="single", replay_batch=5)
+    loss, _ = der.loss(batch)
+    first, _ = der.memory.sample(5, batch.key, purpose="logits")
+    second, _ = der.memory.sample(5, batch.key, purpose="labels")
+    assert not torch.equal(first["x"], second["x"])
+    everything = np.full(6, True)
+    expected = (
+        cross_entropy(der.logits(batch.x), batch.y, everything).mean()
+        + 0.3 * ((der.logits(first["x"]).detach() - first["logits"]) ** 2).mean()
+        + 0.6 * cross_entropy(der.logits(second["x"]), second["y"], everything).mean()
+    )
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_logits_are_those_of_the_moment_a_sample_came():
+    """The stored logits are the ones the network gave in the step that stored the sample."""
+    stream = TinyStream("class")
+    der = DER(MLP((1, 4, 4), 6, hidden=(8,), head="single"), stream.info, memory_size=40)
+    key = step_keys(0, 0, 0, 2)
+    first = stream[0].train.batch(torch.arange(10), key[0])
+    _, aux = der.loss(first)
+    with torch.no_grad():
+        before = der.logits(first.x)
+        for p in der.parameters():
+            p.mul_(1.5)
+        der.after_step(first, aux)
+    torch.testing.assert_close(der.memory["logits"][:10], before)
+
+
+def test_rehearsal_mixes_the_memory_into_the_epoch():
+    """Hsu et al.: new data once, memory floor(new / memory) times, equal shares of the tasks."""
+    engine = train(Rehearsal, TinyStream("class"), memory_size=20, epochs=1)
+    memory = engine.strategy.memory
+    assert [len(memory.slots(k)) for k in range(3)] == [6, 6, 6]
+    assert engine.task_steps == [5, 10, 10]  # 80 samples; 80 + 4 x 20; 80 + 4 x 20, in batches of 16
+
+
+def test_rehearsal_by_step_starts_with_the_second_task():
+    fields = {"per": "group", "groups": "class", "replay": "step", "keep": "herding", "weighting": "tasks"}
+    strategy = train(Rehearsal, TinyStream("class"), memory_size=4, **fields).strategy
+    assert strategy.memory.y[strategy.memory.filled].tolist() == [c for c in range(6) for _ in range(4)]
+    strategy.grow(0)
+    assert not strategy.replaying
+    strategy.grow(1)
+    assert strategy.replaying
+
+
+def test_settings_that_need_boundaries_are_refused_without_them():
+    stream = TinyStream("online")
+    learner = MLP((1, 4, 4), 6, hidden=(8,))
+    for fields, word in (({"groups": "task"}, "groups"), ({"weighting": "tasks"}, "weighting")):
+        with pytest.raises(ConfigError, match=rf"strategy\.{word}"):
+            ER(learner, stream.info, **fields)
+    with pytest.raises(ConfigError, match="strategy=rehearsal"):
+        ER(learner, stream.info, memory="herding")
