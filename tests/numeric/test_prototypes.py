@@ -1,0 +1,79 @@
+"""NCM and SLDA against numpy and scikit-learn on the same features."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.neighbors import NearestCentroid
+
+from cl.testing.tiny import TinyStream, train
+from strategies.ncm import NCM
+from strategies.slda import SLDA
+
+EVERYTHING = torch.arange(80)
+
+
+def features(strategy, stream, test=False):
+    parts = [stream.test(k) if test else stream[k].train for k in range(3)]
+    with torch.no_grad():
+        z = torch.cat([strategy.eval().features(p.inputs(torch.arange(len(p)))) for p in parts])
+        x = torch.cat([p.inputs(torch.arange(len(p))) for p in parts])
+    return z.double().numpy(), torch.cat([p.labels for p in parts]).numpy(), x
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+def test_ncm_is_the_nearest_centroid(normalise):
+    stream = TinyStream("class")
+    strategy = train(NCM, stream, epochs=5, after=1, normalise=normalise).strategy
+    z, y, _ = features(strategy, stream)
+    reference = NearestCentroid().fit(z, y)
+    np.testing.assert_allclose(strategy.mean.numpy(), reference.centroids_, rtol=1e-4, atol=1e-6)
+    if not normalise:  # scikit-learn does not scale the centroids
+        z, _, x = features(strategy, stream, test=True)
+        np.testing.assert_array_equal(strategy.predict(x).argmax(1).numpy(), reference.predict(z))
+
+
+@pytest.mark.parametrize("shrinkage", [0.3, 1e-2])
+def test_slda_is_scikit_learns_lda(shrinkage):
+    class Shrunk:
+        def fit(self, z):
+            self.covariance_ = (1 - shrinkage) * np.cov(z.T, bias=True) + shrinkage * np.eye(z.shape[1])
+            return self
+
+    stream = TinyStream("class")
+    strategy = train(SLDA, stream, epochs=5, after=1, shrinkage=shrinkage).strategy
+    z, y, _ = features(strategy, stream)
+    reference = LinearDiscriminantAnalysis(solver="lsqr", covariance_estimator=Shrunk(), priors=np.full(6, 1 / 6))
+    reference.fit(z, y)
+    np.testing.assert_allclose(strategy.weight.numpy(), reference.coef_, rtol=2e-3, atol=2e-3)
+    z, _, x = features(strategy, stream, test=True)
+    np.testing.assert_array_equal(strategy.predict(x).argmax(1).numpy(), reference.predict(z))
+
+
+def test_batches_of_any_size_give_one_covariance():
+    strategy = train(SLDA, TinyStream("class"), epochs=1).strategy
+    z = torch.randn(60, 16, generator=torch.Generator().manual_seed(0)) * 3 + 1
+    y = torch.arange(60) % 4
+    found = []
+    for size in (1, 7, 60):
+        strategy.count.zero_(), strategy.mean.zero_(), strategy.scatter.zero_()
+        for zb, yb in zip(z.split(size), y.split(size), strict=True):
+            inside, step, weight = strategy.observe(zb, yb)
+            strategy.scatter += inside.T @ inside + (step * weight[:, None]).T @ step
+        found.append(strategy.scatter.clone())
+    direct = sum(np.cov(z[y == c].numpy().T, bias=True) * 15 for c in range(4))
+    for scatter in found:
+        np.testing.assert_allclose(scatter.numpy(), direct, rtol=1e-3, atol=1e-2)
+
+
+def test_a_fixed_covariance_stays():
+    stream = TinyStream("class")
+    fixed, plastic = (train(SLDA, stream, epochs=3, plastic=p).strategy for p in (False, True))
+    assert (int(fixed.scattered), int(plastic.scattered)) == (80, 240)
+    assert not torch.equal(fixed.scatter, plastic.scatter)
+    assert torch.equal(fixed.mean, plastic.mean)
+
+
+def test_nothing_is_trained_after_the_freeze():
+    trained = train(NCM, TinyStream("class"), epochs=2, after=1)
+    assert trained.task_steps == [10, 0, 0]
