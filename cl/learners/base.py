@@ -1,6 +1,7 @@
 """What every learner offers: blocks, features, a head, and gates on its units."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,15 @@ if TYPE_CHECKING:
 
 HEADS = ("auto", "single", "multi", "growing")
 _AUTO = {"task": "multi", "domain": "single", "class": "growing", "online": "single"}
+
+
+FACTS = ("input_shape", "n_classes", "vocabulary", "padded", "target")
+
+
+def stream_facts(make: Callable[..., "Learner"], info: "StreamInfo") -> dict[str, Any]:
+    """Return the facts of a stream (fields of `StreamInfo`) that a learner's constructor asks for by name."""
+    asked = inspect.signature(make).parameters
+    return {name: getattr(info, name) for name in FACTS if name in asked and hasattr(info, name)}
 
 
 class Learner(nn.Module):

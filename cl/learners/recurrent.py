@@ -98,7 +98,7 @@ class RNN(Recurrent):
     """Vanilla recurrent network (Elman 1990); with ``relu`` and ``identity`` the IRNN (Le, Jaitly, Hinton 2015).
 
     Args:
-        input_shape, n_classes, vocabulary, target, embedding, reading, outputs, head: see `Sequences`.
+        input_shape, n_classes, vocabulary, padded, target, embedding, reading, outputs, head: see `Sequences`.
         hidden, layers, bidirectional, residual, dropout, parameters: see `Recurrent`.
         activation, recurrent_init: see `RNNCell`.
     """
@@ -119,10 +119,11 @@ class RNN(Recurrent):
         outputs: str = "auto",
         parameters: int | None = None,
         head: str = "auto",
-        vocabulary: int | None = None,
+        vocabulary: int = 0,
+        padded: bool = False,
         target: str = "class",
     ) -> None:
-        facts = Sequences(input_shape, n_classes, vocabulary, target, embedding, reading, outputs, head)
+        facts = Sequences(input_shape, n_classes, vocabulary, padded, target, embedding, reading, outputs, head)
 
         def make(inputs: int, size: int) -> Cell:
             return RNNCell(inputs, size, activation, recurrent_init)
@@ -134,7 +135,7 @@ class LSTM(Recurrent):
     """Long short-term memory.
 
     Args:
-        input_shape, n_classes, vocabulary, target, embedding, reading, outputs, head: see `Sequences`.
+        input_shape, n_classes, vocabulary, padded, target, embedding, reading, outputs, head: see `Sequences`.
         hidden, layers, bidirectional, residual, dropout, parameters: see `Recurrent`.
         forget_bias, timescale, peepholes, recurrent_init: see `LSTMCell`.
     """
@@ -157,10 +158,11 @@ class LSTM(Recurrent):
         outputs: str = "auto",
         parameters: int | None = None,
         head: str = "auto",
-        vocabulary: int | None = None,
+        vocabulary: int = 0,
+        padded: bool = False,
         target: str = "class",
     ) -> None:
-        facts = Sequences(input_shape, n_classes, vocabulary, target, embedding, reading, outputs, head)
+        facts = Sequences(input_shape, n_classes, vocabulary, padded, target, embedding, reading, outputs, head)
 
         def make(inputs: int, size: int) -> Cell:
             return LSTMCell(inputs, size, forget_bias, timescale, peepholes, recurrent_init)
@@ -172,7 +174,7 @@ class GRU(Recurrent):
     """Gated recurrent units.
 
     Args:
-        input_shape, n_classes, vocabulary, target, embedding, reading, outputs, head: see `Sequences`.
+        input_shape, n_classes, vocabulary, padded, target, embedding, reading, outputs, head: see `Sequences`.
         hidden, layers, bidirectional, residual, dropout, parameters: see `Recurrent`.
         keep_bias, timescale, recurrent_init: see `GRUCell`.
     """
@@ -194,10 +196,11 @@ class GRU(Recurrent):
         outputs: str = "auto",
         parameters: int | None = None,
         head: str = "auto",
-        vocabulary: int | None = None,
+        vocabulary: int = 0,
+        padded: bool = False,
         target: str = "class",
     ) -> None:
-        facts = Sequences(input_shape, n_classes, vocabulary, target, embedding, reading, outputs, head)
+        facts = Sequences(input_shape, n_classes, vocabulary, padded, target, embedding, reading, outputs, head)
 
         def make(inputs: int, size: int) -> Cell:
             return GRUCell(inputs, size, keep_bias, timescale, recurrent_init)

@@ -1,7 +1,8 @@
 """What learners of sequences share: reading the input, padding, readout, and sizing by a budget of parameters.
 
-Inputs are float (B, T, D) or tokens, int64 (B, T). Padding stands at the end: token `PADDING`, or a step whose features
-are NaN. It never changes a result. A float sample (T,) is read one number a step, an image (C, H, W) row by row.
+Inputs are float (B, T, D) or tokens, int64 (B, T). Padding stands at the end: token `PADDING`, or, in a padded stream
+of floats, a step whose last feature is 0 where it is 1 at real ones (see `StreamInfo`). It never changes a result. A
+float sample (T,) is read one number a step, an image (C, H, W) row by row.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +26,8 @@ class Sequences:
     Attributes:
         input_shape: shape of one sample.
         n_classes: outputs C of the head.
-        vocabulary: number of tokens, `PADDING` included, or None for float inputs.
+        vocabulary: number of tokens, `PADDING` included, or 0 for float inputs.
+        padded: True if the last feature of float inputs says which steps are real.
         target: as in `StreamInfo`.
         embedding: size of the token embedding.
         reading: what the head reads of a whole sequence, one of `cl.learners.readout.READINGS`.
@@ -35,7 +37,8 @@ class Sequences:
 
     input_shape: Sequence[int]
     n_classes: int
-    vocabulary: int | None
+    vocabulary: int
+    padded: bool
     target: str
     embedding: int
     reading: str
@@ -66,7 +69,8 @@ class SequenceLearner(Learner):
         self.facts = facts
         self.each = facts.target == "steps" if facts.outputs == "auto" else facts.outputs == "steps"
         self.length = shape[1] if len(shape) == 3 else shape[0]
-        if facts.vocabulary is not None:
+        expect(facts.vocabulary >= 0, "stream.vocabulary", ">= 0", facts.vocabulary)
+        if facts.vocabulary > 0:
             expect(len(shape) == 1, "stream.input_shape", "(T,) for tokens", shape)
             self.inputs = facts.embedding
         else:
@@ -76,7 +80,7 @@ class SequenceLearner(Learner):
     def close(self, width: int) -> None:
         """Add what stands around the blocks: embedding, readout, head; `width` is that of the last block."""
         tokens = self.facts.vocabulary
-        self.embedding = nn.Embedding(tokens, self.facts.embedding) if tokens is not None else None
+        self.embedding = nn.Embedding(tokens, self.facts.embedding) if tokens > 0 else None
         self.attention = readout.StateAttention(width) if self.facts.reading == "attention" else None
         self.head = nn.Linear(width, self.facts.n_classes)
 
@@ -114,19 +118,23 @@ class SequenceLearner(Learner):
         expect(near, "learner.parameters", f"a size this network can have within 2 % (nearest: {found})", parameters)
         build(best)
 
-    def read(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the inputs (B, D, T) with padding set to zero, and which steps are real (B, T) bool."""
+    def read(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the inputs (B, D, T) with padding set to zero, and which steps are real (B, T), None for all."""
+        real: Tensor | None = None
         if self.embedding is not None:
             real = x != PADDING
             steps: Tensor = self.embedding(x)
         else:
             expect(x.is_floating_point(), "learner.vocabulary", "given where the inputs are tokens", x.dtype)
             steps = x[..., None] if x.dim() == 2 else x.transpose(1, 2).flatten(2) if x.dim() == 4 else x
-            real = ~torch.isnan(steps[..., 0])
-        return torch.where(real[..., None], steps, 0.0).transpose(1, 2), real
+            if self.facts.padded:
+                real = steps[..., -1] > 0.5
+        if real is not None:
+            steps = torch.where(real[..., None], steps, 0.0)
+        return steps.transpose(1, 2), real
 
-    def run(self, x: Tensor, gates: Sequence[Tensor] | None = None) -> tuple[list[Tensor], Tensor]:
-        """Return the output of every block, each (B, width, T), gated, and which steps are real (B, T) bool."""
+    def run(self, x: Tensor, gates: Sequence[Tensor] | None = None) -> tuple[list[Tensor], Tensor | None]:
+        """Return the output of every block, each (B, width, T), gated, and which steps are real, see `read`."""
         x, real = self.read(x)
         outputs: list[Tensor] = []
         for i, block in enumerate(self.blocks):

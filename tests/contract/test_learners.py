@@ -12,7 +12,7 @@ from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from cl.errors import ConfigError
-from cl.learners.base import Learner
+from cl.learners.base import FACTS, Learner, stream_facts
 from cl.learners.dropout import Dropout
 from cl.seeding import seeded, step_keys
 from cl.streams.base import StreamInfo
@@ -52,7 +52,7 @@ def info(scenario: str = "task", shared: bool = False) -> StreamInfo:
 def test_yaml_lists_every_field_with_a_comment(name):
     learner, fields = LEARNERS[name]
     constructor = inspect.signature(learner).parameters
-    given = {n for n in constructor if n not in ("input_shape", "n_classes", "vocabulary", "target")}
+    given = {n for n in constructor if n not in FACTS}
     assert set(fields) == given
     lines = (CONF / f"{name}.yaml").read_text().strip().split("\n")
     assert lines[0].startswith("# ")
@@ -209,3 +209,11 @@ def test_the_head_in_force(name):
     assert build(name, head="multi").head_for(info("class")) == "multi"
     with pytest.raises(ConfigError, match=r"learner\.head"):
         build(name, head="multi").head_for(info("domain", shared=True))
+
+
+@each
+def test_takes_the_facts_of_a_stream(name):
+    learner, fields = LEARNERS[name]
+    facts = stream_facts(learner, info())
+    assert facts["input_shape"] == SHAPE
+    assert learner(**facts, **fields)(inputs()).shape == (B, CLASSES)
