@@ -1,0 +1,180 @@
+"""Figures ready for a paper: PNG, SVG and the data as csv (matplotlib)."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cl.files import atomic_path
+from cl.report.content import Block
+from cl.report.figure import Figure, HeatMap, Panel
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito 2008; yellow last, for it is faint on white
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#B3A700")
+DASHES = ("-", "--", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+FORMATS = ("png", "svg")
+
+
+def write(blocks: Sequence[Block], folder: Path) -> list[Path]:
+    """Write every figure of every stream into `folder`; with several streams, one folder each within it."""
+    import matplotlib
+
+    folder.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+    look: dict[Any, Any] = {
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "svg.hashsalt": "lethe",
+    }
+    with matplotlib.rc_context(look):
+        for block in blocks:
+            place = folder if len(blocks) == 1 else folder / _stem(block.stream)
+            place.mkdir(parents=True, exist_ok=True)
+            for figure in block.figures:
+                written += _save(_draw(figure), figure.name, place, _rows(figure))
+            written += _save(_draw_heat(block.heat), block.heat.name, place, _heat_rows(block.heat))
+    return written
+
+
+def _stem(text: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in text.lower()).strip("_").replace("__", "_")
+
+
+def _save(drawing: Any, name: str, folder: Path, rows: list[list[object]]) -> list[Path]:
+    made = []
+    for kind in FORMATS:
+        with atomic_path(folder / f"{name}.{kind}") as path:
+            metadata = {"Date": None} if kind == "svg" else {}
+            drawing.savefig(path, format=kind, dpi=150, bbox_inches="tight", metadata=metadata)
+        made.append(folder / f"{name}.{kind}")
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    with atomic_path(folder / f"{name}.csv") as path:
+        path.write_text(text.getvalue(), encoding="utf-8")
+    return [*made, folder / f"{name}.csv"]
+
+
+def _draw(figure: Figure) -> Any:
+    from matplotlib.figure import Figure as Drawing
+
+    count = len(figure.panels)
+    columns = min(count, 4)
+    rows = -(-count // columns)
+    size = (6.2, 3.8) if count == 1 else (2.6 * columns, 2.0 * rows + 0.5)
+    drawing = Drawing(figsize=size, layout="constrained")
+    axes = drawing.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    for i, at in enumerate(axes.flat):
+        if i >= count:
+            at.set_visible(False)
+            continue
+        _panel(at, figure, figure.panels[i])
+        if i % columns == 0:
+            at.set_ylabel(figure.y_label)
+        if i >= count - columns:
+            at.set_xlabel(figure.x_label)
+            at.tick_params(labelbottom=True)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    if not figure.named:
+        drawing.legend(
+            handles, labels, loc="outside upper left", ncols=min(5, max(1, len(labels))), frameon=False, fontsize=8
+        )
+    return drawing
+
+
+def _panel(at: "Axes", figure: Figure, panel: Panel) -> None:
+    for x in panel.boundaries:
+        at.axvline(x, color="0.8", linewidth=0.6, linestyle=":")
+    if panel.shade is not None:
+        at.axvspan(*panel.shade, color="0.93", linewidth=0)
+    for s in panel.series:
+        colour, dash = COLOURS[s.style % 8], DASHES[s.style // 8 % 3]
+        marker = MARKERS[(s.style + s.style // 8) % 8]
+        if s.joined:
+            at.plot(
+                s.x,
+                s.y,
+                color=colour,
+                linestyle=dash,
+                linewidth=1.3,
+                label=s.label,
+                marker=marker if len(s.x) <= 30 else "",
+                markersize=3,
+            )
+            at.fill_between(s.x, s.low, s.high, color=colour, alpha=0.16, linewidth=0)
+        else:
+            error = np.nan_to_num(np.stack([s.y - s.low, s.high - s.y]))
+            at.errorbar(s.x, s.y, error, color=colour, fmt=marker, markersize=4, linewidth=1, label=s.label)
+        if figure.named:
+            at.annotate(s.label, (s.x[0], s.y[0]), xytext=(5, 4), textcoords="offset points", fontsize=8)
+    at.set_xlim(*figure.x_limits())
+    at.set_ylim(*figure.y_limits())
+    if panel.title:
+        at.set_title(panel.title, fontsize=9)
+    if figure.x_names:
+        at.set_xticks(
+            range(len(figure.x_names)), figure.x_names, rotation=30 if max(map(len, figure.x_names)) > 4 else 0
+        )
+
+
+def _draw_heat(heat: HeatMap) -> Any:
+    from matplotlib.figure import Figure as Drawing
+
+    count, k = len(heat.means), heat.means[0].shape[1]
+    columns = min(count, 4)
+    rows = -(-count // columns)
+    drawing = Drawing(figsize=(2.6 * columns + 0.6, 2.7 * rows), layout="constrained")
+    axes = drawing.subplots(rows, columns, squeeze=False)
+    image = None
+    for i, at in enumerate(axes.flat):
+        if i >= count:
+            at.set_visible(False)
+            continue
+        image = at.imshow(heat.means[i], vmin=0, vmax=1, cmap="cividis", aspect="auto")
+        at.set_title(heat.labels[i], fontsize=9)
+        at.set_xlabel("task tested")
+        at.set_ylabel("tasks trained")
+        if k <= 10:
+            at.set_xticks(range(k), range(1, k + 1))
+            at.set_yticks(range(k + 1))
+            for row, column in np.ndindex(heat.means[i].shape):
+                value = heat.means[i][row, column]
+                if np.isfinite(value):
+                    at.text(
+                        column,
+                        row,
+                        f"{value:.2f}",
+                        ha="center",
+                        va="center",
+                        fontsize=5.5,
+                        color="k" if value > 0.55 else "w",
+                    )
+    if image is not None:
+        drawing.colorbar(image, ax=axes, label="accuracy", shrink=0.8)
+    return drawing
+
+
+def _rows(figure: Figure) -> list[list[object]]:
+    head: list[object] = ["panel", "strategy", figure.x_label, figure.y_label, "low", "high"]
+    return [head] + [
+        [p.title, s.label, *(float(f"{v:.8g}") for v in values)]
+        for p in figure.panels
+        for s in p.series
+        for values in zip(s.x, s.y, s.low, s.high, strict=True)
+    ]
+
+
+def _heat_rows(heat: HeatMap) -> list[list[object]]:
+    head: list[object] = ["strategy", "tasks trained", "task tested", "accuracy", "half of the 95 % interval"]
+    return [head] + [
+        [label, i, j + 1, float(f"{mean[i, j]:.8g}"), float(f"{half[i, j]:.8g}")]
+        for label, mean, half in zip(heat.labels, heat.means, heat.spreads, strict=True)
+        for i, j in np.ndindex(mean.shape)
+    ]

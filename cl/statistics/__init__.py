@@ -1,0 +1,1 @@
+"""How sure a number is: intervals over seeds, paired tests between strategies, fits of retention. Uses scipy."""

@@ -1,0 +1,155 @@
+"""What the page says, read as a parser reads it; how it looks is tested in a browser."""
+
+import csv
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cl import runs
+from cl.cli.commands import report
+from cl.report import content, timeline
+from cl.report.figure import ticks
+from tests.fake_runs import matrix, write
+
+VOID = {"meta", "link", "input", "path", "rect", "polyline", "polygon", "br", "img"}
+
+
+class Checker(HTMLParser):
+    """Collects text and checks that tags close in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def read(path: Path) -> Checker:
+    checker = Checker()
+    checker.feed(path.read_text(encoding="utf-8"))
+    assert checker.open == []
+    return checker
+
+
+def test_page_stands_alone_and_escapes_what_users_wrote(tmp_path: Path) -> None:
+    nasty = "<script>alert('x')</script>"
+    for seed in range(2):
+        write(tmp_path, "ewc", seed, points=5, fields={"note": nasty})
+        write(tmp_path, "naive", seed, points=5, kept=0.2)
+    write(tmp_path, "naive", 2, status="failed", message=f"Expected a finite loss, got nan {nasty}")
+    report.main([str(tmp_path), "--no-figures", "--title", nasty])
+    page = read(tmp_path / "report.html")
+    assert sum(tag == "script" for tag, _ in page.tags) == 1
+    text = (tmp_path / "report.html").read_text()
+    assert nasty not in text
+    assert "http://" not in text.replace("http://www.w3.org/", "")
+    assert "https://" not in text
+    assert any("Expected a finite loss, got nan" in t for t in page.text)
+    identifiers = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(identifiers) == len(set(identifiers))
+
+
+def test_files_of_every_figure(tmp_path: Path) -> None:
+    for seed in range(2):
+        write(tmp_path, "ewc", seed, points=5)
+        write(tmp_path, "naive", seed, points=5, kept=0.2)
+    report.main([str(tmp_path), "--out", str(tmp_path / "out")])
+    made = {p.name for p in (tmp_path / "out" / "figures").iterdir()}
+    names = {"average_accuracy", "forgetting_curves", "accuracy_drop", "stability_gap", "paired_differences"}
+    names |= {"pareto_seconds_train", "pareto_bytes_stored", "accuracy_matrix"}
+    assert made == {f"{n}.{kind}" for n in names for kind in ("png", "svg", "csv")} | {"measures.csv"}
+    with (tmp_path / "out" / "figures" / "accuracy_matrix.csv").open() as file:
+        rows = [
+            r
+            for r in csv.DictReader(file)
+            if (r["strategy"], r["tasks trained"], r["task tested"]) == ("ewc", "3", "1")
+        ]
+    expected = np.mean([matrix(3, 0.8, seed)[0, 3, 0] for seed in range(2)])
+    np.testing.assert_allclose(float(rows[0]["accuracy"]), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 2, 25])
+def test_any_number_of_tasks_and_one_run(tmp_path: Path, k: int) -> None:
+    write(tmp_path, "naive", 0, k=k)
+    report.main([str(tmp_path), "--no-figures"])
+    read(tmp_path / "report.html")
+
+
+def test_only_failed_runs(tmp_path: Path) -> None:
+    folder = write(tmp_path, "naive", 0, status="failed", message="boom")
+    (folder / "results.npz").unlink()
+    report.main([str(tmp_path)])
+    assert any("boom" in t for t in read(tmp_path / "report.html").text)
+
+
+def test_unequal_data_is_told(tmp_path: Path) -> None:
+    write(tmp_path, "naive", 0, fingerprint="one")
+    write(tmp_path, "ewc", 0, fingerprint="two")
+    report.main([str(tmp_path), "--no-figures"])
+    assert any("fingerprints of the stream differ" in t for t in read(tmp_path / "report.html").text)
+
+
+def group(root: Path) -> runs.Group:
+    return runs.group([runs.load(f) for f in runs.find([root])])[0]
+
+
+def test_axis_counts_tasks(tmp_path: Path) -> None:
+    write(tmp_path, "naive", 0, points=4)
+    x, values = timeline.of_task(group(tmp_path), 1)
+    np.testing.assert_allclose(x, [0, 1, 1.25, 1.5, 1.75, 2, 2.25, 2.5, 2.75, 3])
+    accuracy = matrix(3, 0.8, 0)[0]
+    np.testing.assert_allclose(values[0, :2], accuracy[:2, 1])
+    np.testing.assert_allclose(values[0, 5], accuracy[2, 1])
+    np.testing.assert_allclose(values[0, 7], (accuracy[2, 1] + accuracy[3, 1]) / 2 - 0.2)
+
+
+def test_zoom_begins_before_the_switch(tmp_path: Path) -> None:
+    write(tmp_path, "naive", 0, points=20)
+    x, values = timeline.around_switch(group(tmp_path), 2)
+    accuracy = matrix(3, 0.8, 0)[0]
+    np.testing.assert_allclose(x[:3], [0, 5, 10])
+    np.testing.assert_allclose(values[0, 0], accuracy[2, :2].mean())
+    assert x[-1] < 100
+
+
+def test_thinning_keeps_the_dip() -> None:
+    y = np.ones(1000)
+    y[637] = 0.1
+    kept = timeline.thin(y, 20)
+    assert 637 in kept
+    assert {0, 999} <= set(kept)
+    assert len(kept) <= 24
+
+
+def test_order_and_headline(tmp_path: Path) -> None:
+    for seed in range(2):
+        write(tmp_path, "naive", seed, accuracy=matrix(3, 0.0, seed, noise=0))
+        write(tmp_path, "er", seed, accuracy=matrix(3, 1.0, seed, noise=0))
+    (block,) = content.blocks(runs.group([runs.load(f) for f in runs.find([tmp_path])]))
+    assert [m.label for m in block.members] == ["er", "naive"]
+    assert content.headline(block) == (
+        "After 3 tasks er reaches 0.950 ± 0.000 average accuracy and still has 0.950 on the first task; "
+        "naive reaches 0.650 ± 0.000 and has 0.500 left."
+    )
+
+
+def test_ticks_are_round_and_inside() -> None:
+    for low, high in ((0, 1), (-0.03, 0.41), (0, 123456), (5, 5.001)):
+        found = ticks(low, high)
+        assert 3 <= len(found) <= 8
+        assert min(found) >= low - 1e-9
+        assert max(found) <= high + 1e-9
