@@ -1,7 +1,6 @@
 """Reading run folders: find them, load them, and put runs that differ in the seed alone into one group."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,28 +12,14 @@ import yaml
 from numpy.typing import NDArray
 
 from cl.errors import DataError
+from cl.ledger import walk
 from cl.metrics.base import measure
 from cl.results import Results
 
 Array = NDArray[np.float64]
 # What may differ between two runs of one condition: the seed, and where and on what the run was made.
-ASIDE = frozenset(
-    (
-        "seed",
-        "replicas",
-        "output",
-        "name",
-        "group",
-        "tags",
-        "resume",
-        "tracker",
-        "data",
-        "checkpoint",
-        "threads",
-        "device",
-        "measures",
-    )
-)
+_PLACE = ("output", "name", "group", "tags", "resume", "tracker", "data", "checkpoint", "threads", "device")
+ASIDE = frozenset(("seed", "replicas", "measures", "choices", *_PLACE))
 
 
 @dataclass(frozen=True)
@@ -111,13 +96,6 @@ class Group:
         return np.array([float(r.costs.get(name, np.nan)) for r in self.results()])
 
 
-def is_run(folder: Path) -> bool:
-    """Return True if `folder` is a run folder."""
-    return (folder / "config.yaml").is_file() and any(
-        (folder / name).is_file() for name in ("status.json", "results.json")
-    )
-
-
 def find(paths: Sequence[Path]) -> list[Path]:
     """Return the run folders at or below `paths`, sorted, each once.
 
@@ -128,11 +106,7 @@ def find(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if not path.is_dir():
             raise DataError(f"Expected `runs` to be folders, got {str(path)!r}, which is not one")
-        for at, names, _ in os.walk(path):
-            if is_run(Path(at)):
-                found.add(Path(at).resolve())
-                names.clear()
-            names[:] = [n for n in names if not n.startswith(".")]
+        found |= {folder.resolve() for folder in walk(path)}
     if not found:
         where = ", ".join(repr(str(p)) for p in paths)
         raise DataError(f"Expected `runs` to hold a run folder (config.yaml and status.json), found none in {where}")
@@ -210,17 +184,18 @@ def target_name(node: object) -> str:
 
 
 def strategy_name(config: Mapping[str, Any]) -> str:
-    """Return the name of the strategy of a run."""
-    return target_name(config.get("strategy")) or "strategy"
+    """Return the name of the strategy of a run: the one chosen on the command line, else that of its class."""
+    chosen = config.get("choices") or {}
+    return str(chosen.get("strategy") or target_name(config.get("strategy")) or "strategy")
 
 
 def stream_name(config: Mapping[str, Any]) -> str:
-    """Return the name of the stream of a run, e.g. ``Split MNIST, class``."""
+    """Return the name of the stream and scenario of a run, e.g. ``split_mnist, class``."""
     node = config.get("stream")
     if not isinstance(node, Mapping):
         return "stream"
     names = [target_name(node.get(part)) for part in ("construction", "source")]
-    words = " ".join(n for n in names if n) or target_name(node)
+    words = str((config.get("choices") or {}).get("stream") or " ".join(n for n in names if n) or target_name(node))
     return ", ".join(w for w in (words, str(node.get("scenario", ""))) if w) or "stream"
 
 
@@ -247,8 +222,8 @@ def _group(members: list[Run]) -> Group:
     by_seed = {r.seed: r for r in sorted(complete, key=lambda r: str(r.facts.get("finished") or ""))}
     kept = tuple(by_seed[seed] for seed in sorted(by_seed))
     others = tuple(r for r in members if not any(r is k for k in kept))
-    config = condition(members[0].config)
-    return Group("", strategy_name(config), stream_name(config), config, kept, others)
+    config = members[0].config
+    return Group("", strategy_name(config), stream_name(config), condition(config), kept, others)
 
 
 def _labels(groups: Sequence[Group]) -> list[str]:
