@@ -23,7 +23,8 @@ class EWC(Strategy):
     Differs from the paper: none; the paper's lambda is 2 x strength, or strength with ``half``.
 
     Args:
-        learner, info: see `Strategy`.
+        learner: see `Strategy`.
+        info: see `Strategy`.
         strength: weight of the penalty, >= 0.
         fisher: labels of the Fisher information: ``exact``, ``sampled``, ``empirical`` or ``predicted``.
         samples: training samples it is averaged over, or None for all.

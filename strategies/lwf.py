@@ -28,7 +28,8 @@ class LwF(Strategy):
     inputs that are not augmented; no warm-up of the new head alone; no extra weight decay.
 
     Args:
-        learner, info: see `Strategy`.
+        learner: see `Strategy`.
+        info: see `Strategy`.
         strength: weight of the distillation, >= 0 (lambda_o in the paper).
         temperature: T > 0 of the softened outputs.
         weighting: ``sum`` adds strength x distillation to the loss (paper); ``tasks`` takes 1/k of the loss and
