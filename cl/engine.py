@@ -77,7 +77,8 @@ class Engine:
         self.seconds = {"train": 0.0, "evaluate": 0.0, "consolidate": 0.0}
         self.samples = 0
         self._loaded: dict[str, Any] | None = None
-        self._block = 0  # first step of the present block
+        self.block = 0  # first step of the present block
+        self.begun = self.stopped = False  # of the present task: prepared; ended early
 
     @property
     def total_steps(self) -> int:
@@ -91,7 +92,7 @@ class Engine:
             TrainingError: a loss was not finite; `results` holds what was measured before.
         """
         if not self.started:
-            self._evaluate_row(0)
+            self.evaluate_row(0)
         for k in range(self.task, len(self.stream)):
             self.run_task(k)
         return self.results()
@@ -99,10 +100,11 @@ class Engine:
     def run_task(self, k: int) -> None:
         """Train task k, from the step where it was left, and evaluate all tasks."""
         self.begin(k)
-        self._train()
+        self.train()
         self.end()
-        self._evaluate_row(k + 1)
+        self.evaluate_row(k + 1)
         self.close()
+        self.offer_pause()
 
     # ---- the parts of a run, also walked by a population -----------------------------------------------------------
 
@@ -113,8 +115,8 @@ class Engine:
 
     @property
     def done(self) -> bool:
-        """Whether the present task has had all its steps."""
-        return self.step >= self.schedule.steps
+        """Whether the training of the present task is over."""
+        return self.stopped or self.step >= self.schedule.steps
 
     def begin(self, k: int) -> None:
         """Prepare task k: strategy, data, optimiser and schedule; a loaded state overwrites all of it."""
@@ -144,17 +146,17 @@ class Engine:
             self.stopping.best, self.stopping.waited = state["stopping"]
             if self.scheduler is not None:
                 self.scheduler.load_state_dict(state["scheduler"])
-        self._block = self.step
+        self.block, self.begun = self.step, True
         strategy.train()
         self.seconds["consolidate"] += time.perf_counter() - started
 
     def batches(self) -> Iterator[Batch]:
         """Yield the batches of the task, from the next step to take."""
-        steps = self.schedule.steps
+        steps = self.step if self.stopped else self.schedule.steps
         keys = step_keys(self.seed, self.task, self.step, steps - self.step, self.device)
         return self.data.batches(self.schedule.positions(self.step, steps, self.device), keys)
 
-    def _train(self) -> None:
+    def train(self) -> None:
         """Run the steps of a task in blocks; a block ends at a curve point, an epoch or after `BLOCK` steps."""
         started, evaluating = time.perf_counter(), self.seconds["evaluate"]
         for batch in self.batches():
@@ -162,12 +164,13 @@ class Engine:
             if self.scheduler is not None:
                 self.scheduler.step()
             if self.advance(len(batch.y)):
-                self.look(self.losses[self._block : self.step].cpu())
+                self.look(self.losses[self.block : self.step].cpu())
                 if self.measure_due:
-                    self._evaluate_point()
-                if self.should_stop():
-                    break
+                    self.evaluate_point()
+                self.check_stopping()
                 self.offer_pause()
+                if self.stopped:
+                    break
         self.seconds["train"] += time.perf_counter() - started - (self.seconds["evaluate"] - evaluating)
 
     @property
@@ -187,7 +190,7 @@ class Engine:
 
     def look(self, block: Tensor) -> None:
         """Look at the losses (n,) of the block that ends here: stop on one that is not finite, tell the trackers."""
-        first, self._block = self._block, self.step
+        first, self.block = self.block, self.step
         bad = (~torch.isfinite(block)).nonzero()
         if len(bad) > 0:
             step = first + int(bad[0])
@@ -200,13 +203,13 @@ class Engine:
         for tracker in self.trackers:
             tracker.progress(self.task, self.step, self.schedule.steps, float(block.mean()))
 
-    def should_stop(self) -> bool:
-        """Whether early stopping ends the task here."""
-        return self._epoch_end and self.stopping is not None and self.stopping.should_stop()
+    def check_stopping(self) -> None:
+        """Ask early stopping, at the end of an epoch, whether the task ends here."""
+        self.stopped = self._epoch_end and self.stopping is not None and self.stopping.should_stop()
 
     def offer_pause(self) -> None:
-        """Let the owner save the state, or end the run, in the middle of a task."""
-        if self.pause is not None and not self.done:
+        """Let the owner save the state, or end the run: between tasks and in the middle of one."""
+        if self.pause is not None and not (self.begun and self.done):
             self.pause(self)
 
     def end(self) -> None:
@@ -222,11 +225,10 @@ class Engine:
 
     def close(self) -> None:
         """Leave a task that was trained and measured."""
-        self.task, self.step = self.task + 1, 0
-        if self.pause is not None:
-            self.pause(self)
+        self.task, self.step, self.begun, self.stopped = self.task + 1, 0, False, False
 
-    def _evaluate_row(self, row: int) -> None:
+    def evaluate_row(self, row: int) -> None:
+        """Measure all tasks: row 0 before training, row k after task k (1-based)."""
         started = time.perf_counter()
         accuracy, loss = self.evaluator.row(self.strategy)
         self.record_row(row, accuracy, loss, time.perf_counter() - started)
@@ -238,7 +240,8 @@ class Engine:
         for tracker in self.trackers:
             tracker.row(row, sum(self.task_steps), accuracy, loss)
 
-    def _evaluate_point(self) -> None:
+    def evaluate_point(self) -> None:
+        """Measure a point of the within-task curve."""
         started = time.perf_counter()
         accuracy = self.evaluator.point(self.strategy, self.task)
         self.record_point(accuracy, time.perf_counter() - started)
@@ -275,6 +278,8 @@ class Engine:
         return {
             "task": self.task,
             "step": self.step,
+            "begun": self.begun,
+            "stopped": self.stopped,
             "strategy": {n: t.detach().clone() for n, t in self.strategy.state_dict().items()},
             "optimizer": self.update.state_dict(),
             "scheduler": {} if self.scheduler is None else self.scheduler.state_dict(),
@@ -300,7 +305,7 @@ class Engine:
         self.curves = [(int(step), int(k), np.array(accuracy)) for step, k, accuracy in state["curves"]]
         self.task_steps, self.train_losses = list(state["task_steps"]), list(state["train_losses"])
         self.seconds, self.samples = dict(state["seconds"]), int(state["samples"])
-        between = self.step == 0
+        self.stopped, between = bool(state["stopped"]), not state["begun"]
         if not self.online:
             for k in range(self.task):
                 self.strategy.grow(k)

@@ -79,11 +79,15 @@ class Evaluator:
         sums = self._measure(strategy, list(enumerate(self.full)))
         return sums[:, 0], sums[:, 1]
 
+    def curve_tasks(self, k: int) -> list[int]:
+        """Return the tasks on the within-task curve while task k is trained."""
+        return list({"seen": range(k + 1), "all": range(len(self.stream)), "first": range(1)}[self.options.tasks])
+
     def point(self, strategy: Strategy, k: int) -> NDArray[np.float64]:
         """Return accuracy (K,) on the fixed subsets while task k is trained; NaN for tasks not asked for."""
-        tasks = {"seen": range(k + 1), "all": range(len(self.stream)), "first": range(1)}[self.options.tasks]
+        tasks = self.curve_tasks(k)
         accuracy = np.full(len(self.stream), np.nan)
-        accuracy[list(tasks)] = self._measure(strategy, [(j, self.fixed[j]) for j in tasks])[:, 0]
+        accuracy[tasks] = self._measure(strategy, [(j, self.fixed[j]) for j in tasks])[:, 0]
         return accuracy
 
     def _measure(self, strategy: Strategy, tasks: list[tuple[int, Data]]) -> NDArray[np.float64]:

@@ -74,14 +74,21 @@ class Updater:
             with torch.no_grad():
                 edited = edit(grads)
             for name, p in self.parameters.items():
-                p.grad = edited[name]
+                p.grad = edited[name].contiguous()  # fused optimisers walk both in memory order
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters.values(), self.clip_norm)
         self.optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the optimiser's state in plain types; {} where nothing is trained."""
-        return {} if self.optimizer is None else self.optimizer.state_dict()
+        """Return a copy of the optimiser's state in plain types; {} where nothing is trained."""
+        if self.optimizer is None:
+            return {}
+        state = self.optimizer.state_dict()
+        moments = {
+            i: {key: value.clone() if isinstance(value, Tensor) else value for key, value in own.items()}
+            for i, own in state["state"].items()
+        }
+        return {**state, "state": moments}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned, after `refresh` has built the optimiser."""

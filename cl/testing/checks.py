@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cl.engine import Engine
 from cl.errors import ConfigError
+from cl.population import Population
 from cl.strategy import SCENARIOS, Strategy
 from cl.testing.tiny import TinyStream, engine, state, train
 
@@ -136,6 +137,53 @@ def check_resume(strategy: type[Strategy], fields: dict[str, Any]) -> None:
             np.testing.assert_array_equal(whole.results().train_loss, resumed.results().train_loss)
         except AssertionError as error:
             raise AssertionError(f"{at}: {error}") from error
+
+
+def check_population(strategy: type[Strategy], fields: dict[str, Any]) -> None:
+    """Every replica of a population (own seed, own numbers, own length) ends as the run alone with that seed."""
+    for scenario in strategy.scenarios:
+
+        def replicas(scenario: str = scenario) -> list[Engine]:
+            streams = [TinyStream(scenario, seed, samples=40 + 5 * (seed % 2)) for seed in range(3)]
+            return [
+                engine(strategy, stream, epochs=3, **_varied(strategy, stream, fields, 1 - stream.info.seed / 8))
+                for stream in streams
+            ]
+
+        alone, together = replicas(), Population(replicas())
+        for one in alone:
+            one.run()
+        results = together.run()
+        assert strategy.vectorizable is not True or not together.notes, f"in {scenario}: {together.notes}"
+        for one, other, measured in zip(alone, together.engines, results, strict=True):
+            _close(state(one.strategy), state(other.strategy))
+            np.testing.assert_allclose(measured.accuracy, one.results().accuracy, atol=0.051, rtol=0)
+            np.testing.assert_allclose(measured.train_loss, one.results().train_loss, atol=1e-3, rtol=1e-3)
+
+
+def _varied(strategy: type[Strategy], stream: TinyStream, fields: dict[str, Any], factor: float) -> dict[str, Any]:
+    """Return `fields` with those floats scaled that may be; the others (a probability of 1, ...) as they are."""
+    varied = dict(fields)
+    for name, value in fields.items():
+        if isinstance(value, float):
+            try:
+                engine(strategy, stream, **varied | {name: value * factor})
+            except ConfigError:
+                continue
+            varied[name] = value * factor
+    return varied
+
+
+def _close(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    """Ask for floats within 1e-5 of a tensor's largest entry, and for integers and masks to be equal."""
+    assert a.keys() == b.keys(), sorted(a.keys() ^ b.keys())
+    for name, one in a.items():
+        two = b[name]
+        if one.is_floating_point() and one.numel():
+            far = float((one - two).abs().max() / one.abs().max().clamp_min(1e-3))
+            assert far < 1e-5, f"{name} differs by {far:.1e} of its largest entry"
+        else:
+            assert torch.equal(one, two), f"{name} differs"
 
 
 def check_neutral(strategy: type[Strategy], fields: dict[str, Any]) -> None:

@@ -1,0 +1,189 @@
+"""Trains a group of replicas through one task as one program."""
+
+import time
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from cl.batch import Batch
+from cl.engine import Engine
+from cl.errors import TrainingError
+from cl.population.measure import measure
+from cl.population.optimisers import Separate, Together, alike
+from cl.population.stack import Stack
+from cl.strategy import Aux, overrides
+
+
+class Lanes:
+    """Replicas of equal structure in the middle of a task; lane i is replica i.
+
+    Replicas are sorted by the length of their data, so that those that have a batch of the same size are neighbours
+    and a step of only some of them needs no copy.
+
+    Args:
+        engines: the replicas, all begun on the same task.
+    """
+
+    def __init__(self, engines: Sequence[Engine]) -> None:
+        self.engines = sorted(engines, key=lambda e: -e.schedule.n)
+        self.batches = {id(e): e.batches() for e in self.engines}
+        self.next: dict[int, Batch] = {}
+        self.failed: list[tuple[Engine, TrainingError]] = []
+        first = self.engines[0]
+        self.clip_norm, self.autocast, self.device = first.update.clip_norm, first.update.autocast, first.device
+        self.edits, self.follows = overrides(first.strategy, "gradients"), overrides(first.strategy, "after_step")
+        self._stack()
+        losses = torch.zeros(len(self.engines), max(e.schedule.steps for e in self.engines), device=self.device)
+        for row, engine in zip(losses, self.engines, strict=True):
+            row[: engine.step] = engine.losses[: engine.step]
+        self._share(losses)
+
+    def _stack(self) -> None:
+        self.stack = Stack([e.strategy for e in self.engines])
+        leaves = {n: self.stack.tensors[n] for n in self.stack.trainable}
+        self.optimisers = Together(self.engines, leaves) if alike(self.engines) else Separate(self.engines)
+
+    def rehearse(self) -> None:
+        """Take the first step on copies; raises whatever keeps these replicas from being stacked."""
+        ready = self._ready()
+        if ready:
+            saved = {name: t.clone() for name, t in self.stack.tensors.items()}
+            try:
+                self._program(ready[0], self._collate(ready[0]))
+            finally:
+                for name, t in self.stack.tensors.items():
+                    t.copy_(saved[name])
+
+    def train(self) -> None:
+        """Run the steps of the task; replicas that fail are left in `failed`, the others go on."""
+        started, evaluating = time.perf_counter(), sum(e.seconds["evaluate"] for e in self.engines)
+        engines = list(self.engines)
+        while ready := self._ready():
+            ended: list[int] = []
+            for lanes in ready:
+                batch = self._collate(lanes)
+                self._record(lanes, self._program(lanes, batch, self.optimisers))
+                for i, engine in enumerate(self.engines[lanes], lanes.start):
+                    del self.next[id(engine)]
+                    if engine.advance(batch.y.shape[1]):
+                        ended.append(i)
+            if ended:
+                self._end_block(sorted(ended))
+        if self.engines:
+            self.optimisers.sync()
+        spent = time.perf_counter() - started - (sum(e.seconds["evaluate"] for e in engines) - evaluating)
+        for engine in engines:
+            engine.seconds["train"] += spent / len(engines)
+
+    def _ready(self) -> list[slice]:
+        """Return the lanes that step now: those furthest behind, counted in epochs, with the largest batch."""
+        waiting = [i for i, e in enumerate(self.engines) if not e.done]
+        if not waiting:
+            return []
+        epochs = [self.engines[i].step // self.engines[i].schedule.steps_per_epoch for i in waiting]
+        chosen = [i for i, epoch in zip(waiting, epochs, strict=True) if epoch == min(epochs)]
+        for i in chosen:
+            key = id(self.engines[i])
+            if key not in self.next:
+                self.next[key] = next(self.batches[key])
+        sizes = {i: len(self.next[id(self.engines[i])].y) for i in chosen}
+        largest = max(sizes.values())
+        return list(_runs([i for i in chosen if sizes[i] == largest]))
+
+    def _collate(self, lanes: slice) -> Batch:
+        """Return the next batch of some lanes: fields (n, B, ...), keys (n,)."""
+        found = [self.next[id(e)] for e in self.engines[lanes]]
+        return Batch(*(torch.stack(field) for field in zip(*found, strict=True)))
+
+    def _program(
+        self, lanes: slice, batch: Batch, optimisers: Separate | Together | None = None
+    ) -> Tensor:
+        """Take one step of the contract in all `lanes`, as `Updater` does in one; no optimiser is a rehearsal."""
+        stack = self.stack
+        tensors = stack.part(lanes, trainable=True)
+        with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+            result: tuple[Tensor, Aux] = stack.call("training_loss", tensors, lanes, batch)
+        losses, aux = result
+        names = stack.trainable
+        grads: dict[str, Tensor | None] = {}
+        state = stack.part(lanes)
+        if names:
+            found = torch.autograd.grad(losses.sum(), [tensors[n] for n in names], allow_unused=True)
+            grads = dict(zip(names, found, strict=True))
+        with torch.no_grad():
+            aux = {name: value.detach() for name, value in aux.items()}
+            if self.edits and names:
+                given = {n: torch.zeros_like(tensors[n]) if g is None else g for n, g in grads.items()}
+                grads = dict(stack.call("gradients", state, lanes, given, batch, aux))
+            if self.clip_norm is not None and names:
+                grads = _clipped(grads, self.clip_norm)
+            if optimisers is not None:
+                if names:  # fused optimisers walk parameter and gradient in memory order
+                    optimisers.step(lanes, {n: None if g is None else g.contiguous() for n, g in grads.items()})
+                optimisers.schedule(lanes)
+            if self.follows:
+                stack.call("after_step", state, lanes, batch, aux)
+        return losses.detach()
+
+    def _record(self, lanes: slice, losses: Tensor) -> None:
+        steps = [e.step for e in self.engines[lanes]]
+        if len(set(steps)) == 1:
+            self.losses[lanes, steps[0]] = losses.float()
+        else:
+            where = torch.tensor(steps, device=self.device)
+            self.losses[lanes].scatter_(1, where[:, None], losses.float()[:, None])
+
+    def _end_block(self, ended: list[int]) -> None:
+        """Do what every replica does at the end of a block: losses, curve, early stopping, saving."""
+        rows = self.losses[ended].cpu()
+        sound: list[Engine] = []
+        for i, row in zip(ended, rows, strict=True):
+            engine = self.engines[i]
+            try:
+                engine.look(row[engine.block : engine.step])
+                sound.append(engine)
+            except TrainingError as error:
+                self.failed.append((engine, error))
+        due = [e for e in sound if e.measure_due]
+        if due:
+            measure(due, self.stack if len(due) == len(self.engines) else None, point=True)
+        for engine in sound:
+            engine.check_stopping()
+        leaving = [i for i in ended if self.engines[i] not in sound or self.engines[i].stopped]
+        if leaving or any(e.pause is not None for e in sound):
+            self.optimisers.sync()
+        for engine in sound:
+            engine.offer_pause()
+        if leaving:
+            self._keep([i for i in range(len(self.engines)) if i not in leaving])
+
+    def _keep(self, lanes: list[int]) -> None:
+        """Go on with some lanes only."""
+        self.engines = [self.engines[i] for i in lanes]
+        if self.engines:
+            self._stack()
+            self._share(self.losses[lanes])
+
+    def _share(self, losses: Tensor) -> None:
+        """Make the engines' losses views into one tensor (S, steps)."""
+        self.losses = losses
+        for row, engine in zip(losses, self.engines, strict=True):
+            engine.losses = row[: engine.schedule.steps]
+
+
+def _runs(lanes: list[int]) -> Iterator[slice]:
+    """Yield runs of neighbours."""
+    first = 0
+    for i in range(1, len(lanes) + 1):
+        if i == len(lanes) or lanes[i] != lanes[i - 1] + 1:
+            yield slice(lanes[first], lanes[i - 1] + 1)
+            first = i
+
+
+def _clipped(grads: dict[str, Tensor | None], limit: float) -> dict[str, Tensor | None]:
+    """Scale each replica's gradient to a norm of at most `limit`, as `torch.nn.utils.clip_grad_norm_` does for one."""
+    present = {name: g for name, g in grads.items() if g is not None}
+    norms = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in present.values()])
+    scale = (limit / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp_max(1.0)
+    return grads | {name: g * scale.reshape(-1, *(1 for _ in g.shape[1:])) for name, g in present.items()}

@@ -1,0 +1,166 @@
+"""A population: replicas (seeds, and values of numbers) of a run, trained as one program."""
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from cl.engine import Engine
+from cl.errors import TrainingError, expect
+from cl.population.lanes import Lanes
+from cl.population.measure import measure
+from cl.population.memory import fitting
+from cl.population.stack import Stack, numbers, structure
+from cl.results import Results
+
+log = logging.getLogger(__name__)
+
+
+class Population:
+    """Trains S engines as one program; every replica ends as its engine would have ended alone.
+
+    Each engine keeps its own seed, stream, strategy, trackers and results. Replicas of equal structure are stacked
+    (`torch.func`), the others, and strategies that are not `vectorizable`, run one after another; `notes` says why.
+    A replica whose training fails is left in `errors` and does not disturb the others.
+
+    Args:
+        engines: the replicas, fresh or loaded.
+        limit: replicas to train at once, or None for as many as fit into memory.
+        pause: called with the population after every task; it may save `state_dict()`.
+    """
+
+    def __init__(
+        self,
+        engines: Sequence[Engine],
+        limit: int | None = None,
+        pause: Callable[["Population"], None] | None = None,
+    ) -> None:
+        expect(len(engines) > 0, "engines", "at least one engine", engines)
+        expect(limit is None or limit > 0, "limit", "> 0", limit)
+        self.engines, self.limit, self.pause = list(engines), limit, pause
+        self.errors: dict[int, TrainingError] = {}
+        self.notes: list[str] = []
+
+    def run(self) -> list[Results]:
+        """Train all replicas and return the results of each; those of a failed one end where it failed."""
+        left = list(self.engines)
+        while left:
+            size = fitting(left) if self.limit is None else self.limit
+            if size < len(left):
+                size = math.ceil(len(left) / math.ceil(len(left) / size))
+                self._note(f"{len(left)} replicas do not fit into memory at once: training {size} at a time")
+            self._run(left[:size])
+            left = left[size:]
+        return [e.results() for e in self.engines]
+
+    def _run(self, engines: list[Engine]) -> None:
+        fresh = [e for e in engines if not e.started]
+        for group in self._groups(fresh):
+            self._measure(group)
+        while present := self._unfinished(engines):
+            k = min(e.task for e in present)
+            present = [e for e in present if e.task == k]
+            for engine in present:
+                engine.begin(k)
+            for group in self._groups(present):
+                self._train(group)
+            present = self._unfinished(present)
+            for engine in present:
+                engine.end()
+            for group in self._groups(present):
+                self._measure(group)
+            for engine in present:
+                engine.close()
+            for engine in present:
+                engine.offer_pause()
+            if self.pause is not None:
+                self.pause(self)
+
+    def _unfinished(self, engines: Sequence[Engine]) -> list[Engine]:
+        failed = [self.engines[i] for i in self.errors]
+        return [e for e in engines if e.task < len(e.stream) and e not in failed]
+
+    def _groups(self, engines: Sequence[Engine]) -> list[list[Engine]]:
+        """Split replicas into groups that can be stacked; replicas that must run alone are groups of one."""
+        groups: dict[Any, list[Engine]] = {}
+        for engine in engines:
+            strategy = engine.strategy
+            if strategy.vectorizable is not True:
+                self._note(f"{type(strategy).__name__} runs replica by replica: {strategy.vectorizable}")
+                groups[id(engine)] = [engine]
+                continue
+            update = engine.update
+            key = (type(strategy), structure(strategy), engine.options, update.autocast, engine.evaluator.options)
+            groups.setdefault((*key, engine.online, len(engine.stream)), []).append(engine)
+        return list(groups.values())
+
+    def _train(self, group: list[Engine]) -> None:
+        if len(group) == 1:
+            self._alone(group[0])
+            return
+        lanes = Lanes(group)
+        try:
+            lanes.rehearse()
+        except Exception as error:  # whatever a strategy's code raises under vmap; alone it shows its own errors
+            for part in self._smaller(group, error):
+                self._train(part)
+            return
+        lanes.train()
+        for engine, failure in lanes.failed:
+            self._fail(engine, failure)
+
+    def _alone(self, engine: Engine) -> None:
+        try:
+            engine.train()
+        except TrainingError as error:
+            self._fail(engine, error)
+
+    def _smaller(self, group: list[Engine], error: Exception) -> list[list[Engine]]:
+        """Return what to try where a group cannot be stacked: replicas with equal numbers, then each alone."""
+        by_number: dict[Any, list[Engine]] = {}
+        for engine in group:
+            by_number.setdefault(tuple(sorted(numbers(engine.strategy).items())), []).append(engine)
+        name = type(group[0].strategy).__name__
+        if len(by_number) > 1:
+            self._note(f"{name}: replicas with different numbers run apart: {_line(error)}")
+            return list(by_number.values())
+        self._note(f"{name} runs replica by replica: {_line(error)}")
+        return [[engine] for engine in group]
+
+    def _measure(self, group: list[Engine]) -> None:
+        stack = Stack([e.strategy for e in group]) if len(group) > 1 else None
+        try:
+            measure(group, stack)
+        except RuntimeError as error:
+            self._note(f"{type(group[0].strategy).__name__} is measured replica by replica: {_line(error)}")
+            measure(group, None)
+
+    def _fail(self, engine: Engine, error: TrainingError) -> None:
+        index = self.engines.index(engine)
+        self.errors[index] = error
+        log.warning("replica %d (seed %d) failed: %s", index, engine.seed, error)
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+            log.warning(text)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything needed to go on from here: the state of every replica, and which have failed."""
+        return {
+            "engines": [e.state_dict() for e in self.engines],
+            "errors": {i: str(error) for i, error in self.errors.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state; the engines must be fresh and of the same configuration."""
+        for engine, own in zip(self.engines, state["engines"], strict=True):
+            engine.load_state_dict(own)
+        self.errors = {int(i): TrainingError(text) for i, text in state["errors"].items()}
+
+
+def _line(error: Exception) -> str:
+    """Return the first line of an error."""
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+
+

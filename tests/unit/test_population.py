@@ -1,0 +1,318 @@
+"""A population is its replicas, each as the run alone: optimisers, clipping, schedules, lengths, failures, resuming."""
+
+import copy
+import io
+
+import numpy as np
+import pytest
+import torch
+
+from cl.engine import Engine
+from cl.evaluator import EvaluationOptions
+from cl.learners.mlp import MLP
+from cl.population import Population, lanes, memory
+from cl.population.optimisers import alike
+from cl.seeding import seeded
+from cl.strategy import Strategy
+from cl.testing import TinyStream
+from cl.testing.tiny import state
+from cl.training import TrainingOptions
+from tests.unit.test_check_strategy import Decayed
+
+SEEDS = range(3)
+
+
+def make(
+    seed,
+    optimizer=None,
+    scheduler=None,
+    samples=40,
+    scenario="class",
+    strategy=Strategy,
+    learner=None,
+    every=None,
+    **options,
+):
+    stream = TinyStream(scenario, seed, samples=samples)
+    with seeded(seed, "learner"):
+        net = MLP(stream.info.input_shape, stream.info.n_classes, **{"hidden": (16, 16)} | (learner or {}))
+    training = TrainingOptions(**{"epochs": 3, "batch_size": 16} | options)
+    return Engine(
+        strategy(net, stream.info),
+        stream,
+        optimizer or (lambda p: torch.optim.Adam(p, lr=0.01)),
+        training,
+        EvaluationOptions(every=every, samples=15, batch_size=30),
+        make_scheduler=scheduler,
+    )
+
+
+def close(alone, together):
+    for one, other in zip(alone, together, strict=True):
+        a, b = state(one.strategy), state(other.strategy)
+        assert a.keys() == b.keys()
+        for name in a:
+            torch.testing.assert_close(a[name], b[name], rtol=1e-5, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}")
+        np.testing.assert_allclose(other.accuracy, one.accuracy, atol=0.051, rtol=0)
+
+
+def both(**options):
+    """Train replicas alone and as a population, compare them, return the population."""
+    alone = [make(seed, **options) for seed in SEEDS]
+    for engine in alone:
+        engine.run()
+    population = Population([make(seed, **options) for seed in SEEDS])
+    population.run()
+    assert not population.notes
+    close(alone, population.engines)
+    return population
+
+
+OPTIMISERS = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, weight_decay=1e-3, nesterov=True),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.1),
+    "adam-fused": lambda p: torch.optim.Adam(p, lr=0.01, fused=True),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.003, centered=True),
+    "adagrad": lambda p: torch.optim.Adagrad(p, lr=0.02),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+@pytest.mark.parametrize("kept", ["keep", "reset"])
+def test_optimisers(name, kept):
+    both(optimizer=OPTIMISERS[name], optimizer_state=kept)
+
+
+def test_elementwise_optimisers_are_shared_and_others_are_not():
+    for name, expected in (("adamw", True), ("normed", False)):
+        engines = [make(seed, optimizer=OPTIMISERS.get(name, NormedSGD)) for seed in SEEDS]
+        for engine in engines:
+            engine.begin(0)
+        assert alike(engines) is expected, name
+
+
+class NormedSGD(torch.optim.SGD):
+    """Divides by the norm of the parameter's whole gradient, as LARS does: not elementwise."""
+
+    def __init__(self, params):
+        super().__init__(params, lr=0.05)
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.grad = p.grad / p.grad.norm().clamp_min(1e-3)
+        return super().step(closure)
+
+
+def test_an_optimiser_that_is_not_elementwise():
+    both(optimizer=NormedSGD)
+
+
+def test_clipping_is_by_replica():
+    both(optimizer=OPTIMISERS["sgd"], clip_norm=0.05)
+
+
+def test_schedule():
+    population = both(scheduler=lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, T_max=15))
+    for engine in population.engines:
+        rate = engine.update.optimizer.param_groups[0]["lr"]
+        assert rate == pytest.approx(0.0, abs=1e-9)
+        assert engine.scheduler.last_epoch == 15
+
+
+def test_batch_norm_and_dropout():
+    """Without biases before the normalisation: their gradient is rounding alone, which Adam makes large."""
+    both(learner={"norm": "batch", "dropout": 0.3, "bias": False})
+
+
+def test_curves():
+    both(every=4)
+
+
+def test_learning_rate_by_replica():
+    rates = [0.01, 0.003, 0.03]
+    options = [{"optimizer": lambda p, rate=rate: torch.optim.Adam(p, lr=rate)} for rate in rates]
+    alone = [make(0, **o) for o in options]
+    for engine in alone:
+        engine.run()
+    population = Population([make(0, **o) for o in options])
+    population.run()
+    close(alone, population.engines)
+    weights = [state(e.strategy)["learner.head.weight"] for e in population.engines]
+    assert not torch.allclose(weights[0], weights[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("options", [{"epochs": 4}, {"epochs": None, "steps": 13}])
+def test_uneven_lengths(options):
+    """Lengths 70, 90, 70, 110 and 20 with batches of 16: other numbers of steps, other last batches."""
+    samples = [35, 45, 35, 55, 10]
+    alone = [make(i, samples=n, **options) for i, n in enumerate(samples)]
+    for engine in alone:
+        engine.run()
+    population = Population([make(i, samples=n, **options) for i, n in enumerate(samples)])
+    results = population.run()
+    assert not population.notes
+    close(alone, population.engines)
+    for one, measured in zip(alone, results, strict=True):
+        np.testing.assert_array_equal(measured.task_steps, one.results().task_steps)
+        np.testing.assert_allclose(measured.train_loss, one.results().train_loss, rtol=1e-3, atol=1e-4)
+
+
+class Explodes(Decayed):
+    """Its loss becomes NaN in the second task where its strength says so."""
+
+    def __init__(self, learner, info):
+        super().__init__(learner, info, 10.0 if info.seed == 1 else 0.0)
+
+    def penalty(self):
+        return torch.where((self.tasks_seen > 0) & torch.as_tensor(self.strength > 1), torch.nan, 0.0)
+
+
+def test_a_failed_replica_leaves_the_others_alone():
+    alone = [make(seed, strategy=Explodes) for seed in SEEDS]
+    for engine in (alone[0], alone[2]):
+        engine.run()
+    population = Population([make(seed, strategy=Explodes) for seed in SEEDS])
+    results = population.run()
+    assert list(population.errors) == [1]
+    assert "task 1, step 0" in str(population.errors[1])
+    assert not np.isnan(results[1].accuracy[0, :2]).any()
+    assert np.isnan(results[1].accuracy[0, 2:]).all()
+    close([alone[0], alone[2]], [population.engines[0], population.engines[2]])
+
+
+class Branches(Decayed):
+    """Uses its number as a Python number, which a stack cannot."""
+
+    def __init__(self, learner, info):
+        super().__init__(learner, info, 0.01 * (info.seed + 1))
+
+    def penalty(self):
+        return super().penalty() if self.strength > 0.015 else 0 * super().penalty()
+
+
+def test_numbers_that_cannot_be_stacked_run_apart():
+    alone = [make(seed, strategy=Branches) for seed in SEEDS]
+    for engine in alone:
+        engine.run()
+    population = Population([make(seed, strategy=Branches) for seed in SEEDS])
+    population.run()
+    assert "different numbers" in population.notes[0]
+    close(alone, population.engines)
+
+
+class Alone(Strategy):
+    """Says that it cannot be stacked."""
+
+    vectorizable = "it looks at the loss"
+
+    def step(self, batch, update):
+        loss = update(self, batch)
+        assert loss.item() > 0
+        return loss
+
+
+def test_a_strategy_that_is_not_vectorizable_runs_replica_by_replica_and_says_so():
+    alone = [make(seed, strategy=Alone) for seed in SEEDS]
+    for engine in alone:
+        engine.run()
+    population = Population([make(seed, strategy=Alone) for seed in SEEDS])
+    population.run()
+    assert population.notes == ["Alone runs replica by replica: it looks at the loss"]
+    for one, other in zip(alone, population.engines, strict=True):
+        for name, value in state(one.strategy).items():
+            assert torch.equal(value, state(other.strategy)[name])
+
+
+def test_chunks():
+    whole = Population([make(seed) for seed in range(5)])
+    whole.run()
+    parts = Population([make(seed) for seed in range(5)], limit=2)
+    parts.run()
+    assert "training 2 at a time" in parts.notes[0]
+    close(whole.engines, parts.engines)
+
+
+def test_replicas_that_do_not_fit_into_memory_are_split(monkeypatch):
+    engines = [make(seed) for seed in range(4)]
+    room = int(2.5 * memory.bytes_per_replica(engines[0]) / memory.SHARE)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: room)
+    assert memory.fitting(engines) == 2
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 0)
+    assert memory.fitting(engines) == 1
+
+
+def test_bytes_per_replica_counts_weights_and_activations():
+    small, large = make(0), make(0, batch_size=32)
+    weights = sum(p.numel() * 4 for p in small.strategy.parameters())
+    one, two = memory.bytes_per_replica(small), memory.bytes_per_replica(large)
+    assert one > 5 * weights
+    assert two - one == 2 * 16 * 4 * (16 + 16 + 16)  # kept twice over: input and two hidden layers of 16 more samples
+
+
+class Cut(Exception):
+    pass
+
+
+@pytest.mark.parametrize("samples", [(40, 40, 40), (35, 45, 10)])
+def test_resumed_at_any_block_it_ends_as_if_uninterrupted(samples):
+    def population(pause=None):
+        engines = [make(i, samples=n, epochs=2, every=3) for i, n in enumerate(samples)]
+        engines[0].pause = pause
+        return Population(engines)
+
+    whole = population()
+    whole.run()
+    saved = []
+    writing = population()
+    writing.engines[0].pause = lambda engine: saved.append(_bytes(writing.state_dict()))
+    writing.run()
+    assert len(saved) > 6
+    for content in saved:
+        resumed = population(lambda engine: None)
+        resumed.load_state_dict(torch.load(io.BytesIO(content), weights_only=True))
+        resumed.run()
+        close(whole.engines, resumed.engines)
+        for a, b in zip(whole.engines, resumed.engines, strict=True):
+            np.testing.assert_allclose(a.results().curve_accuracy, b.results().curve_accuracy, atol=0.067)
+            np.testing.assert_allclose(a.results().train_loss, b.results().train_loss, rtol=1e-3, atol=1e-4)
+
+
+def _bytes(content):
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
+def test_a_replica_is_saved_without_the_others():
+    population = Population([make(seed) for seed in range(8)])
+    sizes = []
+    population.engines[0].pause = lambda engine: sizes.append(len(_bytes(engine.state_dict())))
+    population.run()
+    alone = make(0)
+    own = []
+    alone.pause = lambda engine: own.append(len(_bytes(engine.state_dict())))
+    alone.run()
+    assert sizes == pytest.approx(own, rel=0.05)
+
+
+def test_early_stopping_ends_each_replica_at_its_own_time(monkeypatch):
+    def stop(engine):
+        engine.stopped = engine._epoch_end and engine.step >= 10 * (engine.seed + 1)
+
+    monkeypatch.setattr(Engine, "check_stopping", stop)
+    population = both(epochs=5)
+    assert [e.task_steps for e in population.engines] == [[10] * 3, [20] * 3, [25] * 3]
+
+
+def test_neighbours():
+    assert list(lanes._runs([0, 1, 2, 4, 6, 7])) == [slice(0, 3), slice(4, 5), slice(6, 8)]
+
+
+def test_engines_are_not_needed_twice():
+    """A population may be copied before it runs; both copies end alike."""
+    engines = [make(seed) for seed in SEEDS]
+    copies = copy.deepcopy(engines)
+    Population(engines).run()
+    Population(copies).run()
+    close(engines, copies)
