@@ -13,20 +13,27 @@ class PerParameter(nn.Module):
         module: the module whose parameters are mirrored, by name.
         start: ``zeros`` or ``values`` (a copy of the parameters).
         only: keep the names for which this prefix test holds (``None`` = all).
+        dtype: of the buffers; None takes that of the parameters.
 
     >>> anchors = PerParameter(nn.Linear(2, 1), start="values")
     >>> sorted(name for name, _ in anchors.items())
     ['bias', 'weight']
     """
 
-    def __init__(self, module: nn.Module, start: str = "zeros", only: tuple[str, ...] | None = None) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        start: str = "zeros",
+        only: tuple[str, ...] | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         self.names: list[str] = []
         for name, parameter in module.named_parameters():
             if only is None or name.startswith(only):
                 self.names.append(name)
                 value = parameter.detach().clone() if start == "values" else torch.zeros_like(parameter)
-                self.register_buffer(self._key(name), value)
+                self.register_buffer(self._key(name), value if dtype is None else value.to(dtype))
 
     @staticmethod
     def _key(name: str) -> str:

@@ -1,0 +1,155 @@
+"""PackNet and HAT: what belongs to an earlier task does not move, whatever the optimiser."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cl.learners.base import Learner
+from cl.learners.chain import as_inputs, chain
+from cl.learners.cnn import CNN
+from cl.learners.resnet import ResNet18
+from cl.testing.tiny import TinyStream, engine, train
+from strategies.hat import HAT
+from strategies.packnet import PackNet
+
+
+class Normalised(Learner):
+    def __init__(self, n_classes):
+        super().__init__()
+        first = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU())
+        second = nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(24, 12), nn.LayerNorm(12), nn.ReLU())
+        self.blocks, self.head = nn.ModuleList([first, second]), nn.Linear(12, n_classes)
+        self.widths = (6, 12)
+
+
+def normalised(info):
+    return Normalised(info.n_classes)
+
+
+def predictions(strategy, stream, task):
+    data = stream.test(task)
+    with torch.no_grad():
+        return strategy.eval().predict(data.inputs(torch.arange(len(data))), task).clone()
+
+
+@pytest.mark.parametrize("prune", [0.5, 0.75])
+def test_packnet_keeps_predictions_bit_for_bit(prune):
+    stream = TinyStream("task")
+    made = engine(PackNet, stream, make_learner=normalised, prune=prune, retrain_epochs=2)
+    made.run_task(0)
+    before = predictions(made.strategy, stream, 0)
+    made.strategy.train()
+    made.run_task(1)
+    middle = predictions(made.strategy, stream, 1)
+    made.strategy.train()
+    made.run_task(2)
+    assert torch.equal(before, predictions(made.strategy, stream, 0))
+    assert torch.equal(middle, predictions(made.strategy, stream, 1))
+
+
+def test_packnet_gives_each_task_its_share():
+    strategy = train(PackNet, TinyStream("task"), epochs=2, prune=0.75, retrain_epochs=1).strategy
+    owner = strategy.owner["blocks.1.0.weight"]
+    counts = [int((owner == k).sum()) for k in (1, 2, 3, 0)]
+    assert counts == [64, 48, 36, 108]  # of 256: a quarter, a quarter of the rest, ...
+    weights = strategy.learner.blocks[1][0].weight
+    assert (weights[owner == 0] == 0).all()
+    assert (weights[owner > 0] != 0).any()
+
+
+def test_packnet_frees_the_smallest_weights():
+    made = engine(PackNet, TinyStream("task"), prune=0.75, retrain_epochs=0)
+    made.stream = TinyStream("task")
+    seen = {}
+    end = made.strategy.end_task
+
+    def watch(task):
+        seen["before"] = made.strategy.learner.blocks[0][1].weight.detach().clone()
+        end(task)
+
+    made.strategy.end_task = watch
+    made.run_task(0)
+    owner = made.strategy.owner["blocks.0.1.weight"]
+    assert seen["before"][owner == 1].abs().min() >= seen["before"][owner == 0].abs().max()
+
+
+def test_retraining_leaves_freed_weights_at_zero_and_moves_the_others():
+    runs = {n: engine(PackNet, TinyStream("task"), prune=0.5, retrain_epochs=n) for n in (0, 3)}
+    for run in runs.values():
+        run.run_task(0)
+    plain, retrained = (runs[n].strategy for n in (0, 3))
+    free = retrained.owner["blocks.0.1.weight"] == 0
+    assert (retrained.learner.blocks[0][1].weight[free] == 0).all()
+    assert not torch.equal(plain.learner.blocks[0][1].weight, retrained.learner.blocks[0][1].weight)
+
+
+def used_by_hand(strategy, make_below):
+    for used in strategy.used():
+        used.copy_(make_below(used))
+
+
+def test_hat_masks_are_one_minus_the_smaller_use():
+    strategy = engine(HAT, TinyStream("task"), make_learner=normalised).strategy
+    g = torch.Generator().manual_seed(0)
+    used_by_hand(strategy, lambda u: torch.rand(u.shape, generator=g))
+    first, second = (u.numpy() for u in strategy.used())
+    masks = strategy.masks()
+    assert masks.keys() == {n for n, _ in strategy.named_parameters()}
+    weight = masks["learner.blocks.1.2.weight"].numpy()
+    for out, channel, place in itertools.product(range(12), range(6), range(4)):
+        np.testing.assert_allclose(weight[out, 4 * channel + place], 1 - min(second[out], first[channel]), rtol=1e-6)
+    kernel = masks["learner.blocks.0.0.weight"].numpy()
+    np.testing.assert_allclose(kernel, np.broadcast_to((1 - first)[:, None, None, None], (6, 1, 3, 3)), rtol=1e-6)
+    np.testing.assert_allclose(masks["learner.blocks.0.1.bias"].numpy(), 1 - first, rtol=1e-6)
+    assert masks["learner.head.bias"].tolist() == [1, 1, 0, 0, 0, 0]
+
+
+def test_hat_keeps_weights_between_used_units():
+    made = engine(HAT, TinyStream("task"), epochs=6)
+    for k in range(2):
+        made.run_task(k)
+    used = [u > 0.999 for u in made.strategy.used()]
+    assert all(u.any() for u in used)
+    layers = chain(made.strategy.learner, "hat")
+    between = used[1][:, None] & as_inputs(used[0].float(), layers[1]).bool()
+    before = layers[1].weight.detach().clone()
+    made.run_task(2)
+    change = (layers[1].weight - before).abs()
+    assert change[between].max() < 1e-2 * change[~between].max()
+
+
+def test_hat_anneals_within_an_epoch():
+    strategy = engine(HAT, TinyStream("task"), s_max=100.0).strategy
+    stream = TinyStream("task")
+    strategy.enter(0)
+    strategy.begin_task(stream[0])
+    slopes = []
+    for step in range(10):
+        batch = stream[0].train.batch(torch.arange(16), torch.tensor(step))
+        _, aux = strategy.loss(batch)
+        strategy.position.copy_(aux["position"])
+        slopes.append(float(aux["s"]))
+    expected = 0.01 + (100 - 0.01) * np.arange(5) / 4
+    np.testing.assert_allclose(slopes, [*expected, *expected], rtol=1e-5)
+
+
+def test_hat_undoes_the_annealing_in_the_embedding_gradient():
+    strategy = engine(HAT, TinyStream("task"), s_max=50.0).strategy
+    e = strategy.embeddings[0]
+    e.data.clamp_(-1, 1)
+    s = torch.tensor(3.0)
+    upstream = torch.rand(e.shape, generator=torch.Generator().manual_seed(0))
+    (raw,) = torch.autograd.grad((torch.sigmoid(s * e) * upstream).sum(), e)
+    (wanted,) = torch.autograd.grad((torch.sigmoid(e) * upstream).sum(), e)  # as if s were 1, times s_max
+    with torch.no_grad():
+        edited = strategy.gradients({"embeddings.0": raw, "embeddings.1": raw}, None, {"s": s})["embeddings.0"]
+    torch.testing.assert_close(edited, 50.0 * wanted)
+
+
+def test_chain_asks_for_one_layer_a_block():
+    assert len(chain(CNN((1, 8, 8), 4, channels=(4,), hidden=(8,)), "x")) == 3
+    with pytest.raises(ValueError, match="one weight layer a block"):
+        chain(ResNet18((1, 8, 8), 4), "x")
