@@ -98,25 +98,29 @@ class SequenceLearner(Learner):
         if parameters is None:
             build(default)
             return
-        expect(parameters > 0, "learner.parameters", "> 0 or null", parameters)
-
-        def count(size: int) -> int:
-            with torch.device("meta"):
-                build(size)
-            return sum(p.numel() for p in self.parameters())
-
-        high = 1
-        while count(high) < parameters:
-            high *= 2
-        low = high // 2
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if count(middle) < parameters else (low, middle)
-        best = min((n for n in (low, high) if n > 0), key=lambda n: abs(count(n) - parameters))
-        found = count(best)
+        low = self.largest(build, parameters)
+        best = min((low, low + 1), key=lambda n: abs(self._count(build, n) - parameters))
+        found = self._count(build, best)
         near = abs(found - parameters) <= 0.02 * parameters
         expect(near, "learner.parameters", f"a size this network can have within 2 % (nearest: {found})", parameters)
         build(best)
+
+    def largest(self, build: Callable[[int], None], parameters: int) -> int:
+        """Return the largest size, at least 1, with which `build` makes at most `parameters` parameters."""
+        expect(parameters > 0, "learner.parameters", "> 0 or null", parameters)
+        high = 2
+        while self._count(build, high) <= parameters:
+            high *= 2
+        low = 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self._count(build, middle) <= parameters else (low, middle)
+        return low
+
+    def _count(self, build: Callable[[int], None], size: int) -> int:
+        with torch.device("meta"):
+            build(size)
+        return sum(p.numel() for p in self.parameters())
 
     def read(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the inputs (B, D, T) with padding set to zero, and which steps are real (B, T), None for all."""

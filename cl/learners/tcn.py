@@ -1,0 +1,145 @@
+"""Temporal convolutional network.
+
+Bai, Kolter, Koltun 2018, An empirical evaluation of generic convolutional and recurrent networks for sequence modeling.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cl.errors import expect
+from cl.learners import layers
+from cl.learners.dropout import dropout as make_dropout
+from cl.learners.sequence import SequenceLearner, Sequences
+
+TCN_NORMS = ("weight", "none")
+
+
+class CausalConv(nn.Module):
+    """A convolution over time that sees the present and the past only.
+
+    Args:
+        inputs: D.
+        width: channels out.
+        kernel: length of the kernel in steps.
+        dilation: distance between the steps the kernel sees.
+        norm: ``weight``: each kernel is a direction times a learned length (Salimans and Kingma 2016); ``none``.
+    """
+
+    def __init__(self, inputs: int, width: int, kernel: int, dilation: int, norm: str) -> None:
+        super().__init__()
+        self.convolution = nn.Conv1d(inputs, width, kernel, dilation=dilation)
+        self.dilation, self.past = dilation, (kernel - 1) * dilation
+        self.length = nn.Parameter(self._norm().detach()) if norm == "weight" else None
+
+    def _norm(self) -> Tensor:
+        norms: Tensor = torch.linalg.vector_norm(self.convolution.weight, dim=(1, 2), keepdim=True)
+        return norms
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, width, T) for x (B, D, T)."""
+        weight = self.convolution.weight
+        if self.length is not None:
+            weight = weight * (self.length / self._norm())
+        return F.conv1d(F.pad(x, (self.past, 0)), weight, self.convolution.bias, dilation=self.dilation)
+
+
+class TemporalBlock(nn.Module):
+    """Two dilated causal convolutions and a shortcut (figure 1b of the paper); ends in its activation.
+
+    Args:
+        inputs: D.
+        width: channels out.
+        kernel: length of the kernels in steps.
+        dilation: distance between the steps a kernel sees.
+        norm: ``weight`` (Salimans and Kingma 2016, as in the paper) or ``none``.
+        activation: name in `cl.learners.layers`.
+        dropout: probability for units after each convolution.
+    """
+
+    def __init__(
+        self, inputs: int, width: int, kernel: int, dilation: int, norm: str, activation: str, dropout: float
+    ) -> None:
+        super().__init__()
+        parts: list[nn.Module] = []
+        for size in (inputs, width):
+            parts.append(CausalConv(size, width, kernel, dilation, norm))
+            parts += [layers.activation(activation), *make_dropout(dropout)]
+        self.residual = nn.Sequential(*parts)
+        self.shortcut = nn.Conv1d(inputs, width, 1) if inputs != width else nn.Identity()
+        self.activation = layers.activation(activation)
+
+    def forward(self, x: Tensor, real: Tensor | None = None) -> Tensor:
+        """Return (B, width, T) for x (B, D, T); later steps, padding among them, are never seen."""
+        out: Tensor = self.activation(self.residual(x) + self.shortcut(x))
+        return out
+
+
+class TCN(SequenceLearner):
+    """Blocks of dilated causal convolutions; the dilation doubles from block to block.
+
+    How far an output sees: `reach`.
+
+    Args:
+        input_shape, n_classes, vocabulary, padded, target, embedding, reading, outputs, head: see `Sequences`.
+        channels: channels of every block.
+        levels: number of blocks; None: as many as it takes to see the whole sequence.
+        kernel, norm, activation, dropout: see `TemporalBlock`.
+        parameters: total number of parameters, which sets the channels (those of the last blocks may be one fewer).
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        n_classes: int,
+        channels: int = 25,
+        levels: int | None = None,
+        kernel: int = 7,
+        norm: str = "weight",
+        activation: str = "relu",
+        dropout: float = 0.0,
+        embedding: int = 64,
+        reading: str = "last",
+        outputs: str = "auto",
+        parameters: int | None = None,
+        head: str = "auto",
+        vocabulary: int = 0,
+        padded: bool = False,
+        target: str = "class",
+    ) -> None:
+        super().__init__(
+            Sequences(input_shape, n_classes, vocabulary, padded, target, embedding, reading, outputs, head)
+        )
+        expect(channels > 0, "learner.channels", "> 0", channels)
+        expect(levels is None or levels > 0, "learner.levels", "> 0 or null", levels)
+        expect(kernel > 1, "learner.kernel", "> 1", kernel)
+        expect(norm in TCN_NORMS, "learner.norm", f"in {list(TCN_NORMS)}", norm)
+        depth = 1
+        while levels is None and reach(kernel, depth) < self.length:
+            depth += 1
+        depth = depth if levels is None else levels
+
+        def build(total: int) -> None:
+            self.blocks = nn.ModuleList()
+            width = self.inputs
+            widths = []
+            for i in range(depth):
+                size = max(1, total // depth + (i < total % depth))
+                self.blocks.append(TemporalBlock(width, size, kernel, 2**i, norm, activation, dropout))
+                width = size
+                widths.append(size)
+            self.widths = tuple(widths)
+            self.close(width)
+
+        self.size(build, depth * channels, parameters)
+
+
+def reach(kernel: int, levels: int) -> int:
+    """Return how many steps, its own included, an output of the network sees.
+
+    >>> reach(7, 8)
+    3061
+    """
+    return 1 + 2 * (kernel - 1) * int(2**levels - 1)
