@@ -15,6 +15,7 @@ from torch import Tensor
 from cl.batch import Batch
 from cl.errors import TrainingError
 from cl.evaluator import EvaluationOptions, Evaluator
+from cl.measures.base import Measure
 from cl.results import Array, Results
 from cl.seeding import step_keys
 from cl.stopping import EarlyStopping
@@ -42,6 +43,7 @@ class Engine:
         trackers: told of progress and results.
         pause: called with the engine wherever its state may be saved (after every block of steps and every task); it
             may save `state_dict()`, and may raise to end the run.
+        measures: look at the strategy before the first task and after every task.
     """
 
     def __init__(
@@ -55,9 +57,11 @@ class Engine:
         precision: str = "fp32",
         trackers: Sequence[Tracker] = (),
         pause: Callable[["Engine"], None] | None = None,
+        measures: Sequence[Measure] = (),
     ) -> None:
         self.strategy, self.stream, self.options = strategy, stream, training
         self.make_scheduler, self.trackers, self.pause = make_scheduler, list(trackers), pause
+        self.measures = list(measures)
         self.seed = stream.info.seed
         self.online = stream.info.scenario == "online"
         self.device = strategy.active.device
@@ -74,7 +78,7 @@ class Engine:
         self.curves: list[tuple[int, int, Any]] = []
         self.task_steps: list[int] = []
         self.train_losses: list[Tensor] = []
-        self.seconds = {"train": 0.0, "evaluate": 0.0, "consolidate": 0.0}
+        self.seconds = {"train": 0.0, "evaluate": 0.0, "consolidate": 0.0, "measure": 0.0}
         self.samples = 0
         self._loaded: dict[str, Any] | None = None
         self.block = 0  # first step of the present block
@@ -224,7 +228,8 @@ class Engine:
         self.seconds["consolidate"] += time.perf_counter() - started
 
     def close(self) -> None:
-        """Leave a task that was trained and measured."""
+        """Leave a task that was trained and evaluated."""
+        self._measure(lambda measure: measure.after_task(self.task, self.strategy, self.stream))
         self.task, self.step, self.begun, self.stopped = self.task + 1, 0, False, False
 
     def evaluate_row(self, row: int) -> None:
@@ -239,6 +244,16 @@ class Engine:
         self.seconds["evaluate"] += seconds
         for tracker in self.trackers:
             tracker.row(row, sum(self.task_steps), accuracy, loss)
+        if row == 0:
+            self._measure(lambda measure: measure.start(self.strategy, self.stream))
+
+    def _measure(self, look: Callable[[Measure], None]) -> None:
+        started = time.perf_counter()
+        self.strategy.eval()
+        for measure in self.measures:
+            look(measure)
+        self.strategy.train()
+        self.seconds["measure"] += time.perf_counter() - started
 
     def evaluate_point(self) -> None:
         """Measure a point of the within-task curve."""
@@ -270,6 +285,7 @@ class Engine:
             task_steps=np.array(self.task_steps, np.int64),
             train_loss=torch.cat([torch.zeros(0), *self.train_losses]).numpy()[None],
             costs=costs,
+            measures={n: q.plain() for measure in self.measures for n, q in measure.result().items()},
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -292,6 +308,7 @@ class Engine:
             "train_losses": [t.clone() for t in self.train_losses],
             "seconds": dict(self.seconds),
             "samples": self.samples,
+            "measures": [measure.state_dict() for measure in self.measures],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -305,6 +322,8 @@ class Engine:
         self.curves = [(int(step), int(k), np.array(accuracy)) for step, k, accuracy in state["curves"]]
         self.task_steps, self.train_losses = list(state["task_steps"]), list(state["train_losses"])
         self.seconds, self.samples = dict(state["seconds"]), int(state["samples"])
+        for measure, saved in zip(self.measures, state["measures"], strict=True):
+            measure.load_state_dict(saved)
         self.stopped, between = bool(state["stopped"]), not state["begun"]
         if not self.online:
             for k in range(self.task):

@@ -28,7 +28,8 @@ class Results:
         task_steps: (K,) steps trained on each task.
         train_loss: (S, total steps) loss of every training batch.
         costs: name -> number (seconds by phase, samples seen, bytes stored, ...), see `cl.costs`.
-        measures: name -> value or arrays, from `cl.metrics` measures that need the network.
+        measures: name -> what a measure that needs the network saw: its array ``values`` and what the axes mean, see
+            `cl.measures.base.Quantity`; saved as the array ``measures/NAME`` and the facts apart.
     """
 
     accuracy: Array
@@ -50,9 +51,11 @@ class Results:
     def save(self, folder: Path) -> None:
         """Write ``results.npz`` (arrays) and ``results.json`` (the rest) atomically into `folder`."""
         arrays = {k: v for k, v in vars(self).items() if isinstance(v, np.ndarray)}
+        arrays |= {f"measures/{name}": np.asarray(m["values"]) for name, m in self.measures.items()}
         with atomic_path(folder / "results.npz") as path, path.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
         rest = {k: v for k, v in vars(self).items() if not isinstance(v, np.ndarray)}
+        rest["measures"] = {n: {k: v for k, v in m.items() if k != "values"} for n, m in self.measures.items()}
         with atomic_path(folder / "results.json") as path:
             path.write_text(json.dumps(rest, indent=1, allow_nan=True))
 
@@ -65,4 +68,7 @@ class Results:
         """
         with np.load(folder / "results.npz", allow_pickle=False) as arrays:
             found: dict[str, Any] = {k: arrays[k] for k in arrays.files}
-        return cls(**found, **json.loads((folder / "results.json").read_text()))
+        rest = json.loads((folder / "results.json").read_text())
+        for name, facts in rest["measures"].items():
+            facts["values"] = found.pop(f"measures/{name}")
+        return cls(**found, **rest)

@@ -108,6 +108,7 @@ def build_engine(
     return Engine(
         strategy, stream, optimizer, options["training"], options["evaluation"],
         make_scheduler=scheduler, precision=config["precision"], trackers=trackers,
+        measures=list(construct(config.get("measures", {}), "measures").values()),
     )
 
 
