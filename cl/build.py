@@ -18,7 +18,7 @@ Config = dict[str, Any]
 _WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
-def construct(node: Any, path: str, **given: Any) -> Any:
+def construct(node: Any, path: str, /, **given: Any) -> Any:
     """Build what a configuration node describes.
 
     Args:
@@ -44,7 +44,7 @@ def construct(node: Any, path: str, **given: Any) -> Any:
     return node
 
 
-def call(target: Callable[..., Any], path: str, **fields: Any) -> Any:
+def call(target: Callable[..., Any], path: str, /, **fields: Any) -> Any:
     """Call a target; what goes wrong inside somebody's constructor becomes one line that names the place."""
     try:
         return target(**fields)

@@ -43,7 +43,7 @@ class TaskStream(Stream):
         scenario: ``task``, ``domain``, ``class`` or ``online``.
         validation: fraction (0, 1) or number of samples a task held out of the training data, stratified by class and
             drawn by the seed; None for none.
-        samples_per_task: training samples kept of each task, or None for all.
+        samples_per_task: samples kept of each task for training and validation together, or None for all.
         test_samples: test samples kept of each task, or None for all.
         selection: which samples are kept: ``drawn`` by the seed, or the ``first`` as stored.
         label_noise: probability that a training label is replaced by another of its task; validation and test stay
@@ -199,10 +199,14 @@ class TaskStream(Stream):
     def _training(self, k: int) -> tuple[Data, Data | None]:
         split = self.table.train
         rows, held = self._rows(split, k), None
+        n, name = self.samples_per_task, "stream.samples_per_task"
         if self.validation is not None:
             rows, held = hold_out(split.y, rows, self.validation, self.seed)
+            if n is not None:
+                few = round(self.validation * n) if self.validation < 1 else int(self.validation)
+                held, n = limit(held, few, self.selection, self.seed, "held", k, name), n - few
         rows = long_tail(split.y, rows, self._rank, self.imbalance, self.seed, k)
-        rows = limit(rows, self.samples_per_task, self.selection, self.seed, "samples", k, "stream.samples_per_task")
+        rows = limit(rows, n, self.selection, self.seed, "samples", k, name)
         labels = self.labelling(split.y[rows], k)
         labels = noisy(labels, self.info.task_classes[k], self.label_noise, self.seed, k)
         train = self._data(self._train, rows, labels, k, self.augmentation)

@@ -156,6 +156,8 @@ def test_samples_per_task():
     assert len(drawn.test(0)) == 7
     assert not torch.equal(drawn[0].train.index, drawn[1].train.index)
     assert len(drawn[0].train.index.unique()) == 30
+    held = stream(Permuted(2), samples_per_task=30, validation=0.2, scenario="domain")
+    assert (len(held[1].train), len(held[1].validation)) == (24, 6)
     with pytest.raises(ConfigError, match=r"`stream\.samples_per_task` in 1 to 100"):
         stream(Split(2), samples_per_task=101)[0]
 
