@@ -40,7 +40,8 @@ def _table(found: list[ledger.Entry]) -> None:
         table.add_column(column, overflow="fold", justify="right" if numeric else "left")
     for e in found:
         state = f"{e.state} (resumable)" if e.resumable and e.state != "complete" else e.state
-        table.add_row(e.path, state, _percent(e.accuracy), _percent(e.forgetting), age(time.time() - e.updated), e.message)
+        since = age(time.time() - e.updated)
+        table.add_row(e.path, state, _percent(e.accuracy), _percent(e.forgetting), since, e.message)
     console = Console()
     if not console.is_terminal:
         console.width = 200
