@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from cl.population.number import Number
 from cl.strategy import Strategy
 
-Number = tuple[str, str]  # path of the module, name of its attribute
+Place = tuple[str, str]  # path of the module, name of its attribute
 PLAIN = (bool, int, str, type(None))
 
 
@@ -31,7 +32,7 @@ def structure(strategy: Strategy) -> Hashable:
     return tuple(tensors), tuple(facts)
 
 
-def numbers(strategy: Strategy) -> dict[Number, float]:
+def numbers(strategy: Strategy) -> dict[Place, float]:
     """Return every float attribute of a strategy and its modules; these may differ between replicas."""
     return {
         (path, name): value
@@ -65,11 +66,9 @@ class Stack:
         for i, (strategy, tensors) in enumerate(zip(self.strategies, own, strict=True)):
             _replace(strategy, {id(t): self.tensors[name][i] for name, t in tensors.items()})
         fields = [numbers(s) for s in self.strategies]
-        self.numbers = {
-            key: torch.tensor([f[key] for f in fields], device=first.active.device)
-            for key in fields[0]
-            if any(f[key] != fields[0][key] for f in fields)
-        }
+        differing = [key for key in fields[0] if any(f[key] != fields[0][key] for f in fields)]
+        self.values = {key: [f[key] for f in fields] for key in differing}
+        self.numbers = {key: torch.tensor(v, device=first.active.device) for key, v in self.values.items()}
         self.module = _skeleton(first)
 
     def __len__(self) -> int:
@@ -96,11 +95,12 @@ class Stack:
         Returns:
             what the method returns, with a first dimension of lanes; () for methods that return None.
         """
-        fields = {key: values[lanes] for key, values in self.numbers.items()}
+        fields = {key: numbers[lanes] for key, numbers in self.numbers.items()}
+        values = {key: numbers[lanes] for key, numbers in self.values.items()}
 
-        def one(state: dict[str, Tensor], fields: dict[Number, Tensor], *own: Any) -> Any:
+        def one(state: dict[str, Tensor], fields: dict[Place, Tensor], *own: Any) -> Any:
             for (path, name), value in fields.items():
-                vars(self.module.get_submodule(path))[name] = value
+                vars(self.module.get_submodule(path))[name] = Number(value, values[path, name])
             result = functional_call(self.module, state, (kind, *own, *shared))
             return () if result is None else result
 

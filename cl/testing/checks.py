@@ -154,9 +154,10 @@ def check_population(strategy: type[Strategy], fields: dict[str, Any]) -> None:
         for one in alone:
             one.run()
         results = together.run()
-        assert strategy.vectorizable is not True or not together.notes, f"in {scenario}: {together.notes}"
+        slow = [note for note in together.notes if "replica by replica" in note]
+        assert strategy.vectorizable is not True or not slow, f"in {scenario}: {slow}"
         for one, other, measured in zip(alone, together.engines, results, strict=True):
-            _close(state(one.strategy), state(other.strategy))
+            _close(state(one.strategy), state(other.strategy), {n for n, _ in one.strategy.named_parameters()})
             np.testing.assert_allclose(measured.accuracy, one.results().accuracy, atol=0.051, rtol=0)
             np.testing.assert_allclose(measured.train_loss, one.results().train_loss, atol=1e-3, rtol=1e-3)
 
@@ -174,14 +175,17 @@ def _varied(strategy: type[Strategy], stream: TinyStream, fields: dict[str, Any]
     return varied
 
 
-def _close(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
-    """Ask for floats within 1e-5 of a tensor's largest entry, and for integers and masks to be equal."""
+def _close(a: dict[str, Tensor], b: dict[str, Tensor], parameters: set[str]) -> None:
+    """Ask for parameters within 1e-5 of a tensor's largest entry, and for integers and masks to be equal.
+
+    Floats among the buffers get 1e-4: they may be solutions of linear systems, which magnify rounding.
+    """
     assert a.keys() == b.keys(), sorted(a.keys() ^ b.keys())
     for name, one in a.items():
         two = b[name]
         if one.is_floating_point() and one.numel():
             far = float((one - two).abs().max() / one.abs().max().clamp_min(1e-3))
-            assert far < 1e-5, f"{name} differs by {far:.1e} of its largest entry"
+            assert far < (1e-5 if name in parameters else 1e-4), f"{name} differs by {far:.1e} of its largest entry"
         else:
             assert torch.equal(one, two), f"{name} differs"
 

@@ -11,6 +11,7 @@ from cl.engine import Engine
 from cl.evaluator import EvaluationOptions
 from cl.learners.mlp import MLP
 from cl.population import Population, lanes, memory
+from cl.population.number import Number
 from cl.population.optimisers import alike
 from cl.seeding import seeded
 from cl.strategy import Strategy
@@ -199,6 +200,26 @@ def test_numbers_that_cannot_be_stacked_run_apart():
     population.run()
     assert "different numbers" in population.notes[0]
     close(alone, population.engines)
+
+
+def test_a_number_is_a_tensor_in_arithmetic_and_decides_where_replicas_agree():
+    values = [2.0, 4.0]
+
+    def use(value, x):
+        n = Number(value, values)
+        assert n > 1
+        assert n != 3
+        assert bool(n)
+        assert 0 < n <= 4
+        with pytest.raises(TypeError, match="differs between replicas"):
+            assert n > 3
+        with pytest.raises(TypeError, match="outside of tensors"):
+            float(n)
+        return torch.stack([x * n, n * x, 1 - n, n - 1, n / x, 8 / n, n**2, 2**n, -n, torch.where(x > 0, n, x), n + n])
+
+    out = torch.func.vmap(use)(torch.tensor(values), torch.tensor([1.0, 10.0]))
+    expected = [[2, 2, -1, 1, 2, 4, 4, 4, -2, 2, 4], [40, 40, -3, 3, 0.4, 2, 16, 16, -4, 4, 8]]
+    torch.testing.assert_close(out, torch.tensor(expected))
 
 
 class Alone(Strategy):
