@@ -36,9 +36,8 @@ def power_sums(layer: nn.Module, a: Tensor, g: Tensor, power: int) -> dict[str, 
             a, g = a.flatten(1, -2), g.flatten(1, -2)
             weight, bias = _outer_sums(g.transpose(1, 2)[:, None], a.transpose(1, 2)[:, None], power), g.sum(1)
     else:
+        patches, g = unfold(layer, a), g.flatten(2)
         assert isinstance(layer, nn.Conv1d | nn.Conv2d)
-        patches = unfold(layer, a)
-        g = g.flatten(2)
         groups = (len(a), layer.groups, -1, g.shape[2])
         weight, bias = _outer_sums(g.reshape(groups), patches.reshape(groups), power), g.sum(2)
     sums = {"weight": weight.reshape(layer.weight.shape)}
@@ -47,8 +46,9 @@ def power_sums(layer: nn.Module, a: Tensor, g: Tensor, power: int) -> dict[str, 
     return sums
 
 
-def unfold(layer: nn.Conv1d | nn.Conv2d, x: Tensor) -> Tensor:
+def unfold(layer: nn.Module, x: Tensor) -> Tensor:
     """Return the patches that a convolution sees, one a column: (B, C * kernel, places)."""
+    assert isinstance(layer, nn.Conv1d | nn.Conv2d)
     assert not isinstance(layer.padding, str)
     geometry = (layer.kernel_size, layer.dilation, layer.padding, layer.stride)
     if isinstance(layer, nn.Conv2d):

@@ -1,0 +1,71 @@
+"""Gradient episodic memory (Lopez-Paz and Ranzato 2017): no step may raise the loss of any earlier task's memory."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from cl.batch import Batch
+from cl.errors import expect
+from cl.learners.base import Learner
+from cl.memory import Ring, sample_fields
+from cl.projection import cone, flatten, reference_gradients, unflatten
+from cl.strategy import Aux, Paper, Strategy
+from cl.streams.base import StreamInfo
+
+
+class GEM(Strategy):
+    """The gradient is projected onto the cone of directions that oppose no earlier task's gradient on its memory.
+
+    Every task keeps its last samples in an equal share of the slots. Where the gradient opposes a memory's, a quadratic
+    programme with one variable an earlier task finds the projection; with a margin it leans toward the past.
+
+    Differs from the paper: none.
+
+    Args:
+        learner: see `Strategy`.
+        info: see `Strategy`.
+        memory_size: samples kept in all, >= the number of tasks.
+        margin: lowest weight of each earlier task's gradient in the solution, >= 0 (the paper's gamma).
+    """
+
+    paper = Paper("Gradient episodic memory for continual learning", 2017, "https://arxiv.org/abs/1706.08840")
+    scenarios = ("task", "domain", "class")
+    protects = True
+    small: ClassVar[dict[str, Any]] = {"memory_size": 60}
+    vectorizable = "it solves a quadratic programme at every step whose gradient opposes the past"
+
+    def __init__(self, learner: Learner, info: StreamInfo, memory_size: int = 500, margin: float = 0.5) -> None:
+        super().__init__(learner, info)
+        expect(margin >= 0, "strategy.margin", ">= 0", margin)
+        self.margin = margin
+        self.memory = Ring(memory_size, sample_fields(info), info.n_tasks)
+        self.k = 0
+
+    def gradients(self, grads: dict[str, Tensor], batch: Batch, aux: Aux) -> dict[str, Tensor]:
+        """Project the gradients onto the cone where they oppose an earlier task."""
+        if self.k == 0:
+            return grads
+        g = flatten(grads, grads)
+        past = torch.stack([flatten(self.reference(grads, batch, t), grads) for t in range(self.k)])
+        if bool((past @ g >= 0).all()):
+            return grads
+        return unflatten(cone(g, past, self.margin), grads, grads)
+
+    def reference(self, grads: dict[str, Tensor], batch: Batch, task: int) -> dict[str, Tensor]:
+        """Return the gradients of the loss of an earlier task's memory."""
+        share = self.memory.share
+        slots = torch.arange(task * share, (task + 1) * share, device=batch.y.device)
+        slots = slots[self.memory.filled[slots]]
+        fields = self.memory.read(slots)
+        recalled = Batch(fields["x"], fields["y"], fields["task"], batch.key)
+        return reference_gradients(self, grads, recalled, torch.ones_like(slots, dtype=torch.bool))
+
+    def after_step(self, batch: Batch, aux: Aux) -> None:
+        """Keep the batch in the memory of the present task."""
+        group = self.tasks_seen.expand(len(batch.y))
+        self.memory.add({"x": batch.x, "y": batch.y, "task": batch.task}, batch.key, group)
+
+    def grow(self, k: int) -> None:
+        """Note how many tasks came before."""
+        self.k = k

@@ -1,0 +1,115 @@
+"""Gradient projection memory (Saha, Garg and Roy 2021): steps orthogonal to the inputs that each layer has seen."""
+
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from cl.batch import Batch
+from cl.errors import ConfigError, expect
+from cl.importance import layers
+from cl.learners.base import Learner
+from cl.projection import leading_directions
+from cl.seeding import generator
+from cl.strategy import Aux, Paper, Strategy
+from cl.streams.base import StreamInfo, Task
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm)
+
+
+class GPM(Strategy):
+    """Each layer's gradient is projected onto the complement of the inputs (or patches) that matter to earlier tasks.
+
+    After each task the singular vectors of a layer's inputs at some samples are added, until they hold a share of the
+    energy; a step along the rest leaves the layer's answers to those inputs as they are. That holds for plain SGD:
+    momentum and Adam leave the complement. Separate heads are not projected, shared ones are. Parameters of
+    normalisation layers are trained on the first task alone.
+
+    Differs from the paper: the projection is kept as a matrix (D, D) a layer, whose shape does not depend on the data;
+    a bias counts as the weight of a constant input, where the paper's networks have none.
+
+    Args:
+        learner: see `Strategy`; made of linear, convolution and normalisation layers.
+        info: see `Strategy`.
+        threshold: share of the energy to hold after the first task, in [0, 1].
+        increase: how much the threshold grows with each task, >= 0.
+        samples: training samples a task whose inputs are taken, > 0.
+
+    Raises:
+        ConfigError: the learner has trainable parameters in other layers.
+    """
+
+    paper = Paper("Gradient projection memory for continual learning", 2021, "https://arxiv.org/abs/2103.09762")
+    scenarios = ("task", "domain", "class")
+    protects = True
+    neutral: ClassVar[dict[str, Any]] = {"threshold": 0.0, "increase": 0.0}
+
+    def __init__(
+        self, learner: Learner, info: StreamInfo, threshold: float = 0.97, increase: float = 0.003, samples: int = 300
+    ) -> None:
+        super().__init__(learner, info)
+        expect(0 <= threshold <= 1, "strategy.threshold", "in [0, 1]", threshold)
+        expect(increase >= 0, "strategy.increase", ">= 0", increase)
+        expect(samples > 0, "strategy.samples", "> 0", samples)
+        self.threshold, self.increase, self.samples = threshold, increase, samples
+        self.projections = nn.Module()
+        self.projected: list[str] = []  # names of layers
+        self.first_task_only: list[str] = []  # names of parameters
+        for name, layer in learner.named_modules():
+            trained = [n for n, p in layer.named_parameters(recurse=False) if p.requires_grad]
+            if layers.supported(layer) and getattr(layer, "groups", 1) == 1:
+                if "weight" in trained and not (self.head == "multi" and layer is learner.head):
+                    self.projected.append(name)
+                    inputs = layer.get_parameter("weight")[0].numel() + len(trained) - 1
+                    self.projections.register_buffer(name.replace(".", "/"), torch.zeros(inputs, inputs))
+            elif isinstance(layer, NORMS):
+                self.first_task_only += [f"learner.{name}.{n}" for n in trained]
+            elif trained:
+                raise ConfigError(
+                    "Expected `learner` of linear, convolution and normalisation layers for gradient projection, got "
+                    f"{type(layer).__name__}"
+                )
+
+    def projection(self, name: str) -> Tensor:
+        """Return the projection onto the inputs a layer must answer as before: (D, D), D with a constant for a bias."""
+        return self.projections.get_buffer(name.replace(".", "/"))
+
+    def gradients(self, grads: dict[str, Tensor], batch: Batch, aux: Aux) -> dict[str, Tensor]:
+        """Return the part of each layer's gradient that is orthogonal to the inputs it has seen."""
+        out = dict(grads)
+        for name in self.projected:
+            leaves = [n for n in (f"learner.{name}.weight", f"learner.{name}.bias") if n in grads]
+            rows = torch.cat([grads[n].flatten(1) if grads[n].dim() > 1 else grads[n][:, None] for n in leaves], 1)
+            rows = rows - rows @ self.projection(name)
+            size = grads[leaves[0]][0].numel()
+            for leaf, part in zip(leaves, (rows[:, :size], rows[:, -1]), strict=False):
+                out[leaf] = part.reshape(grads[leaf].shape)
+        return out | {n: grads[n] * (self.tasks_seen == 0) for n in self.first_task_only}
+
+    @torch.no_grad()
+    def end_task(self, task: Task) -> None:
+        """Hold the inputs that this task's samples give to each layer."""
+        threshold = min(self.threshold + self.increase * task.index, 1.0)
+        for name, moments in self.moments(task).items():
+            known = self.projection(name)
+            known.copy_(leading_directions(moments, known, threshold))
+
+    def moments(self, task: Task) -> dict[str, Tensor]:
+        """Return the sum of x x^T over the inputs (or patches) x of each layer: (D, D) float64."""
+        order = torch.randperm(len(task.train), generator=generator(self.info.seed, "gpm", task.index))
+        found = {name: torch.zeros_like(self.projection(name), dtype=torch.float64) for name in self.projected}
+
+        def record(name: str, layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+            x = args[0]
+            rows = x.flatten(0, -2) if isinstance(layer, nn.Linear) else layers.unfold(layer, x).mT.flatten(0, 1)
+            if rows.shape[1] < len(found[name]):
+                rows = torch.cat([rows, torch.ones_like(rows[:, :1])], 1)
+            found[name] += rows.double().T @ rows.double()
+
+        hooks = [self.learner.get_submodule(n).register_forward_pre_hook(partial(record, n)) for n in self.projected]
+        for batch in task.train.subset(order[: self.samples].to(task.train.device)).in_order(50):
+            self("logits", batch.x, batch.task)
+        for hook in hooks:
+            hook.remove()
+        return found

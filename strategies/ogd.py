@@ -1,0 +1,88 @@
+"""Orthogonal gradient descent (Farajtabar et al. 2020): steps that leave the outputs of earlier samples as they are."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad, vmap
+from torch.nn.functional import one_hot
+
+from cl.batch import Batch
+from cl.errors import expect
+from cl.learners.base import Learner
+from cl.projection import complement, flatten, orthonormal, unflatten
+from cl.seeding import generator
+from cl.strategy import Aux, Paper, Strategy
+from cl.streams.base import StreamInfo, Task
+
+OUTPUTS = ("label", "mean", "all")
+
+
+class OGD(Strategy):
+    """Gradients are projected onto the complement of the gradients of the outputs at samples of earlier tasks.
+
+    After each task the gradients of outputs at a few samples are made orthonormal to those kept and stored; to first
+    order a step along the rest does not change these outputs. That holds for plain SGD: momentum and Adam leave the
+    complement.
+
+    Differs from the paper: none with SGD and outputs ``label``, its OGD-GTL.
+
+    Args:
+        learner: see `Strategy`.
+        info: see `Strategy`.
+        samples: samples a task whose gradients are stored, >= 0 (0 is fine-tuning); each costs the memory of a network.
+        outputs: whose gradient: ``label`` (the true class's logit: OGD-GTL), ``mean`` of the logits (OGD-AVE) or
+            ``all`` of the task's, one by one (OGD-ALL).
+    """
+
+    paper = Paper("Orthogonal gradient descent for continual learning", 2020, "https://arxiv.org/abs/1910.07104")
+    scenarios = ("task", "domain", "class")
+    protects = True
+    neutral: ClassVar[dict[str, Any]] = {"samples": 0}
+    basis: Tensor
+
+    def __init__(self, learner: Learner, info: StreamInfo, samples: int = 100, outputs: str = "label") -> None:
+        super().__init__(learner, info)
+        expect(samples >= 0, "strategy.samples", ">= 0", samples)
+        expect(outputs in OUTPUTS, "strategy.outputs", f"in {list(OUTPUTS)}", outputs)
+        expect(info.target == "class", "stream.target", "'class' for orthogonal gradients", info.target)
+        self.samples, self.outputs = samples, outputs
+        trained = {f"learner.{n}": p.numel() for n, p in learner.named_parameters() if p.requires_grad}
+        self.names = list(trained)
+        self.register_buffer("basis", torch.zeros(0, sum(trained.values())))
+
+    def gradients(self, grads: dict[str, Tensor], batch: Batch, aux: Aux) -> dict[str, Tensor]:
+        """Return the part of the gradients that is orthogonal to all stored ones."""
+        return unflatten(complement(flatten(grads, self.names), self.basis), grads, self.names)
+
+    @torch.no_grad()
+    def end_task(self, task: Task) -> None:
+        """Store the gradients of the outputs at samples of this task."""
+        order = torch.randperm(len(task.train), generator=generator(self.info.seed, "ogd", task.index))
+        chosen = order[: self.samples].to(task.train.device)
+        if len(chosen) == 0:
+            return
+        batch = task.train.batch(chosen, torch.zeros((), dtype=torch.long, device=task.train.device), augment=False)
+        self.basis = torch.cat([self.basis, orthonormal(self.output_gradients(batch), self.basis)])
+
+    def output_gradients(self, batch: Batch) -> Tensor:
+        """Return the gradients of the chosen outputs at every sample: (N, P)."""
+        allowed = self.allowed(batch.task)
+        allowed = torch.ones_like(self.active) if allowed is None else allowed
+        allowed = allowed.expand(len(batch.y), self.info.n_classes)
+        sample = torch.arange(len(batch.y), device=batch.y.device)
+        if self.outputs == "label":
+            weights = one_hot(batch.y, self.info.n_classes).float()
+        elif self.outputs == "mean":
+            weights = allowed / allowed.sum(1, keepdim=True)
+        else:
+            sample, output = allowed.nonzero(as_tuple=True)
+            weights = one_hot(output, self.info.n_classes).float()
+        values = {n: p.detach() for n, p in self.named_parameters() if n in self.names}
+
+        def weighted(values: dict[str, Tensor], x: Tensor, task: Tensor, weights: Tensor) -> Tensor:
+            logits: Tensor = functional_call(self, values, ("logits", x[None], task[None]))
+            return (logits[0] * weights).sum()
+
+        found = vmap(grad(weighted), (None, 0, 0, 0))(values, batch.x[sample], batch.task[sample], weights)
+        return torch.cat([found[n].flatten(1) for n in self.names], 1)
