@@ -1,0 +1,115 @@
+"""Continual backpropagation: keep replacing the least useful units by new ones, so that the network stays plastic."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from cl.batch import Batch
+from cl.errors import expect
+from cl.learners.base import Learner
+from cl.learners.chain import chain
+from cl.seeding import uniform
+from cl.strategy import Aux, Paper, Strategy
+from cl.streams.base import StreamInfo
+
+UTILITIES = ("contribution", "adaptable_contribution")
+
+
+class CBP(Strategy):
+    """Selectively reinitialise units (channels) by a running utility, a small share of the mature ones at every step.
+
+    utility <- decay * utility + (1 - decay) * mean|h| * sum|w_out|. Once a unit is older than `maturity` steps it may
+    be replaced: new weights in, zero weights out, and the next layer's bias takes over its mean output.
+
+    Args:
+        learner: blocks of one weight layer (mlp, cnn).
+        info: see `Strategy`.
+        rate: share of a layer's mature units replaced a step, in [0, 1]; 1e-4 in the paper (1e-6 to 1e-3 studied).
+        maturity: steps before a new unit may be replaced; 100 in the paper.
+        decay: of the running averages, in [0, 1); .99 in the paper.
+        utility: ``contribution`` (paper), or ``adaptable_contribution``: also divided by sum|w_in| (the authors' first
+            version, arXiv 2108.06325: units whose weights are small adapt faster).
+
+    Differs from the paper: the optimiser's moments of a replaced unit are not reset (nothing to reset with SGD, which
+    the paper's permuted-MNIST experiments use).
+    """
+
+    paper = Paper(
+        "Loss of plasticity in deep continual learning", 2024, "https://doi.org/10.1038/s41586-024-07711-7"
+    )
+    neutral: ClassVar[Mapping[str, Any] | None] = {"rate": 0.0}
+
+    def __init__(
+        self,
+        learner: Learner,
+        info: StreamInfo,
+        rate: float = 1e-4,
+        maturity: int = 100,
+        decay: float = 0.99,
+        utility: str = "contribution",
+    ) -> None:
+        super().__init__(learner, info)
+        expect(0 <= rate <= 1, "strategy.rate", "in [0, 1]", rate)
+        expect(maturity >= 0, "strategy.maturity", ">= 0", maturity)
+        expect(0 <= decay < 1, "strategy.decay", "in [0, 1)", decay)
+        expect(utility in UTILITIES, "strategy.utility", f"in {list(UTILITIES)}", utility)
+        self.rate, self.maturity, self.decay, self.utility = rate, maturity, decay, utility
+        self.most = [max(1, math.ceil(rate * width)) for width in learner.widths]  # that can be due at one step
+        self.layers = chain(learner, "cbp")
+        for i, width in enumerate(learner.widths):
+            for name in ("utility", "output", "age"):
+                self.register_buffer(f"{name}_{i}", torch.zeros(width))
+            self.register_buffer(f"due_{i}", torch.zeros(()))  # units to replace, a fraction until it reaches one
+            # New weights are uniform with the spread of the initial ones.
+            self.register_buffer(f"bound_{i}", math.sqrt(3) * self.layers[i].weight.detach().std())
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Aux]:
+        """Return the plain loss, and the mean output and mean |output| of every unit."""
+        hidden = self.learner.activations(batch.x)
+        aux: Aux = {}
+        for i, h in enumerate(hidden):
+            flat = h.detach().transpose(0, 1).flatten(1)  # (width, all samples and places)
+            aux[f"mean_{i}"], aux[f"size_{i}"] = flat.mean(1), flat.abs().mean(1)
+        return self.criterion(self.learner.head(self.learner.pool(hidden[-1])), batch), aux
+
+    def after_step(self, batch: Batch, aux: Aux) -> None:
+        """Update utilities and replace the units that are due."""
+        for i in range(len(self.most)):
+            layer, after = self.layers[i], self.layers[i + 1]
+            utility, output, age = (self.get_buffer(f"{name}_{i}") for name in ("utility", "output", "age"))
+            due = self.get_buffer(f"due_{i}")
+            out = after.weight.view(after.weight.shape[0], len(age), -1)  # (next, width, inputs a unit feeds)
+            worth = aux[f"size_{i}"] * out.abs().sum((0, 2))
+            if self.utility == "adaptable_contribution":
+                worth = worth / layer.weight.flatten(1).abs().sum(1).clamp_min(1e-12)
+            age += 1
+            utility.copy_(self.decay * utility + (1 - self.decay) * worth)
+            output.copy_(self.decay * output + (1 - self.decay) * aux[f"mean_{i}"])
+            correction = 1 - self.decay**age
+            mature = age > self.maturity
+            due += self.rate * mature.sum()
+            worst, units = torch.where(mature, utility / correction, torch.inf).topk(self.most[i], largest=False)
+            chosen = (torch.arange(self.most[i], device=due.device) < due.floor()) & torch.isfinite(worst)
+            due -= chosen.sum()
+            self.replace(i, units, chosen, (output / correction)[units], batch.key)
+            for buffer in (utility, output, age):
+                buffer[units] = torch.where(chosen, 0.0, buffer[units])
+
+    def replace(self, i: int, units: Tensor, chosen: Tensor, output: Tensor, key: Tensor) -> None:
+        """Give new weights in and zero weights out to those `units` (n,) of block i that are `chosen` (n,)."""
+        layer, after = self.layers[i], self.layers[i + 1]
+        weight = layer.weight.flatten(1)
+        shape = (len(units), weight.shape[1])
+        new = self.get_buffer(f"bound_{i}") * (2 * uniform(key, shape, f"unit/{i}") - 1)
+        weight[units] = torch.where(chosen[:, None], new, weight[units])
+        width = len(self.get_buffer(f"age_{i}"))
+        gone = ((units[:, None] == torch.arange(width, device=units.device)) & chosen[:, None]).to(output.dtype)
+        out = after.weight.view(after.weight.shape[0], width, -1)
+        if after.bias is not None:
+            after.bias.add_((out.sum(2) * (output @ gone)).sum(1))
+        out.mul_(1 - gone.sum(0)[None, :, None])
+        if layer.bias is not None:
+            layer.bias[units] = torch.where(chosen, 0.0, layer.bias[units])

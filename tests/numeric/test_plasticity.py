@@ -1,0 +1,151 @@
+"""Shrink and perturb, L2 Init, pruning and continual backprop against their formulas in numpy."""
+
+import numpy as np
+import pytest
+import torch
+
+from cl.batch import Batch
+from cl.errors import ConfigError
+from cl.seeding import normal, seeded, step_keys
+from cl.testing.tiny import TinyStream, engine, state, train
+from strategies.cbp import CBP
+from strategies.l2_init import L2Init
+from strategies.pruning import Pruning
+from strategies.shrink_perturb import ShrinkPerturb
+
+FIRST, SECOND = "learner.blocks.0.1.weight", "learner.blocks.1.0.weight"
+
+
+def test_shrink_and_perturb_between_tasks_is_the_papers_line():
+    made = engine(ShrinkPerturb, TinyStream("class"), shrink=0.3, perturb=0.2)
+    before = state(made.strategy)
+    made.strategy.begin_task(made.stream[0])
+    assert all(torch.equal(before[n], t) for n, t in made.strategy.state_dict().items())
+    made.strategy.begin_task(made.stream[1])
+    with seeded(0, "shrink_perturb", 1):
+        fresh = made.strategy.learner.fresh()
+    for name, noise in fresh.named_parameters():
+        expected = 0.3 * before[f"learner.{name}"] + 0.2 * noise
+        torch.testing.assert_close(made.strategy.learner.get_parameter(name), expected)
+
+
+def test_shrink_and_perturb_every_step():
+    options = {"shrink": 0.5, "perturb": 0.1, "when": "step", "noise": "gaussian"}
+    strategy = engine(ShrinkPerturb, TinyStream("class"), **options).strategy
+    before, key = state(strategy), step_keys(0, 0, 0, 1)[0]
+    with torch.no_grad():
+        strategy.after_step(Batch(None, None, None, key), {})
+    moved = state(strategy)[FIRST] - 0.5 * before[FIRST]
+    torch.testing.assert_close(moved, 0.1 * normal(key, (16, 16), "perturb/blocks.0.1.weight"))
+    with pytest.raises(ConfigError, match=r"strategy\.noise"):
+        engine(ShrinkPerturb, TinyStream("class"), when="step", noise="fresh")
+
+
+@pytest.mark.parametrize(("norm", "power"), [("l2", 2), ("l1", 1)])
+def test_l2_init_is_the_distance_to_the_start(norm, power):
+    strategy = engine(L2Init, TinyStream("class"), strength=0.7, norm=norm).strategy
+    g, total = torch.Generator().manual_seed(0), 0.0
+    for p in strategy.learner.parameters():
+        change = torch.randn(p.shape, generator=g)
+        p.data += change
+        total += float(np.sum(np.abs(change.numpy()) ** power))
+    np.testing.assert_allclose(strategy.penalty().item(), 0.7 * total, rtol=1e-4)
+
+
+def test_l2_init_keeps_the_weights_nearer_to_the_start():
+    far, near = (train(L2Init, TinyStream("class"), epochs=5, strength=s).strategy for s in (0.0, 1e-2))
+    distance = [sum(float((p.detach() - q).square().sum()) for p, q in s.start.pairs(s.learner)) for s in (far, near)]
+    assert distance[1] < 0.8 * distance[0]
+
+
+def cut(scope, regrow):
+    made = engine(Pruning, TinyStream("class"), share=0.25, scope=scope, regrow=regrow)
+    made.run_task(0)
+    before = state(made.strategy)
+    made.strategy.end_task(made.stream[1])
+    return made, before, state(made.strategy)
+
+
+def test_pruning_cuts_the_weakest_quarter_of_each_layer_and_they_stay_cut():
+    made, _, after = cut("layer", "none")
+    assert int((after[FIRST] == 0).sum()) == 64 + 48  # at the end of the task, and once more by hand
+    made.run_task(1)
+    assert (made.strategy.state_dict()[FIRST][after[FIRST] == 0] == 0).all()
+
+
+@pytest.mark.parametrize("regrow", ["zero", "random"])
+def test_pruned_connections_may_grow_again(regrow):
+    made, before, after = cut("layer", regrow)
+    weakest = np.argsort(np.abs(before[FIRST].numpy()).ravel())[:64]
+    changed = np.flatnonzero((before[FIRST] != after[FIRST]).numpy().ravel())
+    assert set(changed) <= set(weakest)
+    if regrow == "zero":
+        assert (after[FIRST].numpy().ravel()[weakest] == 0).all()
+        made.run_task(1)
+        assert int((state(made.strategy)[FIRST] == 0).sum()) < 80
+    else:
+        assert len(changed) == 64
+        assert (after[FIRST] != 0).all()
+
+
+def test_pruning_the_network_compares_its_layers():
+    _, before, after = cut("network", "zero")
+    both = np.concatenate([np.abs(before[n].numpy()).ravel() for n in (FIRST, SECOND)])
+    gone = np.concatenate([(after[n] == 0).numpy().ravel() for n in (FIRST, SECOND)])
+    assert gone.sum() == 128
+    assert both[gone].max() <= both[~gone].min()
+
+
+def cbp_by_hand(strategy, batch):
+    """The utility of the first hidden layer in numpy."""
+    w = {n: p.detach().numpy().astype(np.float64) for n, p in strategy.learner.named_parameters()}
+    h = np.maximum(batch.x.flatten(1).numpy() @ w["blocks.0.1.weight"].T + w["blocks.0.1.bias"], 0)
+    return h, np.abs(h).mean(0) * np.abs(w["blocks.1.0.weight"]).sum(0)
+
+
+def test_cbp_replaces_the_least_useful_unit():
+    stream = TinyStream("class")
+    strategy = engine(CBP, stream, rate=0.05, maturity=2, decay=0.9).strategy
+    batch = stream[0].train.batch(torch.arange(30), step_keys(0, 0, 0, 1)[0])
+    _, worth = cbp_by_hand(strategy, batch)
+    strategy.enter(0)
+    replaced = []
+    for step in range(5):
+        before = state(strategy)
+        _, aux = strategy.loss(batch)
+        with torch.no_grad():
+            strategy.after_step(batch, aux)
+        changed = (before[FIRST] != state(strategy)[FIRST]).any(1).nonzero()[:, 0].tolist()
+        replaced.append(changed)
+        if step < 2:
+            np.testing.assert_allclose(strategy.utility_0.numpy(), (1 - 0.9 ** (step + 1)) * worth, rtol=1e-4)
+    # mature from step 2 on: 16 units x .05 = .8 due at step 2, 1.6 at step 3, so the first goes at step 3
+    assert replaced[:3] == [[], [], []]
+    (unit,) = replaced[3]
+    assert worth[unit] == worth.min()
+    assert strategy.age_0[unit] <= 1
+    assert (strategy.learner.blocks[0][1].weight[unit].abs() <= strategy.bound_0).all()
+
+
+def test_cbp_hands_the_mean_output_to_the_next_bias():
+    stream = TinyStream("class")
+    strategy = engine(CBP, stream, rate=0.05, maturity=2, decay=0.9).strategy
+    batch = stream[0].train.batch(torch.arange(30), step_keys(0, 0, 0, 1)[0])
+    h, worth = cbp_by_hand(strategy, batch)
+    before = state(strategy)
+    unit = torch.tensor([int(worth.argmax())])
+    with torch.no_grad():
+        mean = torch.tensor(h.mean(0), dtype=torch.float32)
+        strategy.replace(0, unit, torch.tensor([True]), mean[unit], batch.key)
+    after = state(strategy)
+    expected = before["learner.blocks.1.0.bias"] + before[SECOND][:, unit[0]] * mean[unit]
+    torch.testing.assert_close(after["learner.blocks.1.0.bias"], expected)
+    assert (after[SECOND][:, unit[0]] == 0).all()
+    assert after["learner.blocks.0.1.bias"][unit] == 0
+
+
+def test_cbp_replaces_at_its_rate():
+    strategy = train(CBP, TinyStream("class"), epochs=20, rate=0.01, maturity=10).strategy
+    steps = 3 * 20 * 5
+    young = sum(int((age < steps).sum()) for age in (strategy.age_0, strategy.age_1))
+    assert 10 <= young <= 32  # 0.01 x 16 x 290 = 46 replacements a layer
