@@ -160,6 +160,7 @@ def insert(path: Path, name: str, section: str) -> None:
         text = head + block + rest.partition(f"{end}\n")[2]
     else:
         text = f"{text.rstrip()}\n\n{block}"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
 
 

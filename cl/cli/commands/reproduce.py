@@ -54,6 +54,9 @@ def _run(path: Path, options: argparse.Namespace, command: str) -> int:
     configs = [compose([*c.words, *options.overrides, *fixed, f"seed={s}"]) for s in seeds for c in cells]
     with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
         ended = list(_progress(pool.map(_job, configs), len(configs)))
+    failed = [message for path, message in ended if path is None]
+    for message in failed:
+        print(f"error: {message}", file=sys.stderr)
     measured = []
     for i, cell in enumerate(cells):
         folders = [path for path, _ in ended[i :: len(cells)] if path is not None]
@@ -65,9 +68,6 @@ def _run(path: Path, options: argparse.Namespace, command: str) -> int:
         reproduce.insert(Path(options.write), table.name, section)
     if options.json:
         Path(options.json).write_text(reproduce.as_json(table, measured))
-    failed = [message for path, message in ended if path is None]
-    for message in failed:
-        print(f"error: {message}", file=sys.stderr)
     return 1 if failed else 0
 
 
