@@ -106,13 +106,17 @@ class Memory(nn.Module):
         """
         chance = self.filled.to(torch.float32) if weights is None else self.filled * weights
         if replace:
-            edges = chance.cumsum(0)
-            draw = uniform(key, (n,), purpose) * edges[-1]
-            slots = (edges[None, :] <= draw[:, None]).sum(1).clamp_max(self.capacity - 1)
+            slots = self.draw(n, key, chance, purpose)
             return self.read(slots), self.filled[slots]
         waiting = -torch.log1p(-uniform(key, (self.capacity,), purpose)) / chance
         score, slots = torch.where(self.filled, waiting, torch.inf).topk(min(n, self.capacity), largest=False)
         return self.read(slots), torch.isfinite(score)
+
+    def draw(self, n: int, key: Tensor, chance: Tensor, purpose: str) -> Tensor:
+        """Draw n slots with replacement, each with probability `chance` (M,) over its sum: (n,) int64."""
+        edges = chance.cumsum(0)
+        where = uniform(key, (n,), purpose) * edges[-1]
+        return (edges[None, :] <= where[:, None]).sum(1).clamp_max(self.capacity - 1)
 
     def read(self, slots: Tensor) -> Fields:
         """Return the fields of slots (n,): (n, ...) each."""

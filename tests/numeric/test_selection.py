@@ -1,0 +1,219 @@
+"""Methods that choose what to keep or to recall, against searches one sample at a time."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cl.batch import Batch
+from cl.learners.mlp import MLP
+from cl.memory import herding
+from cl.seeding import seeded, step_keys
+from cl.testing import TinyStream, train
+from cl.testing.tiny import engine
+from strategies.gdumb import GDumb
+from strategies.gss import GSS
+from strategies.icarl import ICaRL
+from strategies.mir import MIR
+
+
+def made(kind, steps=5, **fields):
+    """A strategy on TinyStream whose memory was offered some batches of 8; the next batch."""
+    stream = TinyStream("class")
+    with seeded(0, "learner"):
+        strategy = kind(MLP((1, 4, 4), 6, hidden=(8,)), stream.info, **fields)
+    strategy.enter(1)
+    keys = step_keys(0, 0, 0, steps + 1)
+    for i in range(steps):
+        with torch.no_grad():
+            strategy.after_step(stream[i % 2].train.batch(torch.arange(8 * i, 8 * i + 8), keys[i]), {})
+    return strategy, stream[1].train.batch(torch.arange(30, 40), keys[steps])
+
+
+def gradient(strategy, x, y):
+    strategy.zero_grad()
+    F.cross_entropy(strategy.learner(x[None])[:, :4], y[None]).backward()
+    return torch.cat([p.grad.flatten() for p in strategy.learner.parameters()])
+
+
+def test_mir_replays_the_most_harmed():
+    mir, batch = made(MIR, memory_size=30, candidates=20, replay_batch=6, virtual_lr=0.5)
+    recalled, valid = mir.recall(batch)
+    fields, _ = mir.memory.sample(20, batch.key)
+    before = F.cross_entropy(mir.learner(fields["x"])[:, :4], fields["y"], reduction="none")
+    moved = MLP((1, 4, 4), 6, hidden=(8,))
+    moved.load_state_dict(mir.learner.state_dict())
+    F.cross_entropy(moved(batch.x)[:, :4], batch.y).backward()
+    with torch.no_grad():
+        for p in moved.parameters():
+            p.sub_(0.5 * p.grad)
+    harm = F.cross_entropy(moved(fields["x"])[:, :4], fields["y"], reduction="none") - before
+    worst = sorted(range(20), key=lambda i: -float(harm[i].detach()))[:6]
+    assert valid.all()
+    torch.testing.assert_close(recalled["x"], fields["x"][worst])
+
+
+def test_mir_never_replays_empty_slots():
+    mir, batch = made(MIR, steps=1, memory_size=30, candidates=20, replay_batch=12)
+    _, valid = mir.recall(batch)
+    assert valid.tolist() == [True] * 8 + [False] * 4
+
+
+def test_gss_scores_are_the_largest_cosine():
+    gss, batch = made(GSS, memory_size=60, comparisons=7)
+    fields, _ = gss.memory.sample(7, batch.key, purpose="comparisons")
+    others = [gradient(gss, x, y) for x, y in zip(fields["x"], fields["y"], strict=True)]
+    expected = [
+        1 + max(float(F.cosine_similarity(gradient(gss, x, y), other, dim=0)) for other in others)
+        for x, y in zip(batch.x, batch.y, strict=True)
+    ]
+    np.testing.assert_allclose(gss.scores(batch).numpy(), expected, rtol=1e-4)
+
+
+def test_gss_fills_before_it_chooses():
+    gss, _ = made(GSS, steps=5, memory_size=40)
+    assert gss.memory.filled.all()
+    with seeded(0, "learner"):
+        again, _ = made(GSS, steps=3, memory_size=40)
+    assert int(again.memory.filled.sum()) == 24
+    assert torch.equal(again.memory.x[:24], gss.memory.x[:24])
+    assert (again.memory["score"][:8] == np.float32(0.1)).all()
+
+
+def test_gss_challenges_by_score(monkeypatch):
+    """Which slot is challenged and who wins follow C_i / sum C and C_i / (C_i + C): frequencies over 3000 keys."""
+    gss, batch = made(GSS, steps=1, memory_size=4)
+    one = Batch(batch.x[:1], batch.y[:1], batch.task[:1], batch.key)
+    rivals = torch.tensor([0.1, 0.4, 0.0, 0.5])
+    monkeypatch.setattr(gss, "scores", lambda b: torch.tensor([0.2]))
+    kept = {name: t.clone() for name, t in gss.memory.state_dict().items()}
+    taken = np.zeros(4)
+    with torch.no_grad():
+        for key in step_keys(1, 0, 0, 3000):
+            gss.memory.load_state_dict(kept)
+            gss.memory["score"].copy_(rivals)
+            gss.after_step(one._replace(key=key), {})
+            taken += (gss.memory["score"] != rivals).numpy()
+    expected = np.array([0.1 * 0.1 / 0.3, 0.4 * 0.4 / 0.6, 0.0, 0.5 * 0.5 / 0.7])
+    np.testing.assert_allclose(taken / 3000, expected, atol=0.035)
+
+
+def test_gss_refuses_what_it_has(monkeypatch):
+    """A score of 1 or more (some gradient in memory points the same way) never enters a full memory."""
+    gss, batch = made(GSS, steps=1, memory_size=4)
+    before = gss.memory.x.clone()
+    monkeypatch.setattr(gss, "scores", lambda b: torch.full((10,), 1.0))
+    gss.after_step(batch, {})
+    assert torch.equal(gss.memory.x, before)
+
+
+def icarl_in_second_task(**fields):
+    stream = TinyStream("class")
+    running = engine(ICaRL, stream, epochs=3, memory_size=12, **fields)
+    running.run_task(0)
+    strategy = running.strategy
+    strategy.grow(1)
+    strategy.enter(1)
+    strategy.begin_task(stream[1])
+    with torch.no_grad():
+        for p in strategy.learner.parameters():
+            p.mul_(1.2)
+    return strategy, stream
+
+
+@pytest.mark.parametrize("distillation", [True, False])
+def test_icarl_loss(distillation):
+    icarl, stream = icarl_in_second_task(distillation=distillation)
+    batch = stream[1].train.batch(torch.arange(35, 45), step_keys(0, 0, 0, 1)[0])
+    p = icarl.learner(batch.x).sigmoid().detach().double().numpy()
+    target = np.eye(6)[batch.y.numpy()]
+    if distillation:
+        target[:, :2] = icarl.teacher(batch.x).sigmoid().detach().numpy()[:, :2]
+    expected = -(target * np.log(p) + (1 - target) * np.log(1 - p))[:, :4].sum(1).mean()
+    assert float(icarl.loss(batch).detach()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_icarl_trains_on_new_data_and_exemplars():
+    icarl, stream = icarl_in_second_task()
+    data = icarl.training_data(stream_view(stream), 1)
+    assert len(data) == 80 + 12
+
+
+def stream_view(stream):
+    class View:
+        def current(self, k):
+            from cl.streams.data import TrainingData
+
+            return TrainingData([stream[k].train])
+
+    return View()
+
+
+def test_icarl_classifies_by_the_nearest_mean_of_exemplars():
+    strategy = train(ICaRL, TinyStream("class"), epochs=3, memory_size=18).strategy
+    x = torch.rand(50, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        z = F.normalize(strategy.learner.features(x)).numpy()
+        means = []
+        for c in range(6):
+            own = F.normalize(strategy.learner.features(strategy.memory.x[strategy.memory.y == c])).numpy()
+            assert len(own) == 3
+            means.append(own.mean(0) / np.linalg.norm(own.mean(0)))
+    expected = ((z[:, None] - np.stack(means)) ** 2).sum(2).argmin(1)
+    np.testing.assert_array_equal(strategy.predict(x).argmax(1).numpy(), expected)
+
+
+def test_icarl_herds_on_unit_features():
+    running = engine(ICaRL, TinyStream("class"), epochs=2, memory_size=10)
+    running.run_task(0)
+    strategy, data = running.strategy, running.stream[0].train
+    x = data.inputs((data.labels == 1).nonzero()[:, 0])
+    with torch.no_grad():
+        z = F.normalize(strategy.learner.features(x))
+    torch.testing.assert_close(strategy.memory.x[strategy.memory.y == 1][:5], x[herding(z, 5)])
+
+
+@pytest.mark.parametrize("scenario", ["class", "domain"])
+def test_gdumb_trains_a_new_network_on_equal_shares(scenario):
+    running = engine(GDumb, TinyStream(scenario), epochs=1, memory_size=12, passes=2)
+    first = running.strategy.learner
+    running.run()
+    memory = running.strategy.memory
+    assert torch.bincount(memory["task"]).tolist() == [4, 4, 4]
+    assert torch.bincount(memory["group"]).tolist() == [2] * 6
+    assert running.strategy.learner is not first
+    assert running.samples == 3 * 2 * 12
+
+
+def test_cutmix_boxes():
+    """Half of the batches are mixed, the share of the partner is uniform, and the loss is weighed by the pixels."""
+    gdumb = GDumb(MLP((1, 40, 40), 6, hidden=(8,)), TinyStream("class").info, cutmix=1.0)
+    shares = np.array([float(gdumb.box(key, 40, 40).float().mean()) for key in step_keys(0, 0, 0, 400)])
+    np.testing.assert_allclose(np.quantile(shares, [0.25, 0.5, 0.75]), [0.25, 0.5, 0.75], atol=0.09)
+    for key in step_keys(0, 0, 0, 20):
+        box = gdumb.box(key, 40, 40)
+        rows, columns = box.any(1).sum(), box.any(0).sum()
+        assert rows * columns == box.sum()
+        assert abs(int(rows) - int(columns)) <= 1
+    gdumb.cutmix = 0.5
+    used = np.mean([bool(gdumb.box(key, 40, 40).any()) for key in step_keys(0, 0, 0, 400)])
+    assert 0.4 < used < 0.6
+
+
+def test_cutmix_loss():
+    stream = TinyStream("class")
+    gdumb = GDumb(MLP((1, 4, 4), 6, hidden=(8,), head="single"), stream.info, cutmix=1.0)
+    batch = stream[0].train.batch(torch.arange(20, 60, 4), step_keys(5, 0, 0, 1)[0])
+    box = gdumb.box(batch.key, 4, 4)
+    assert 0 < int(box.sum()) < 16
+    inputs, losses = [], []
+    gdumb.logits = lambda x, task: inputs.append(x) or gdumb.learner(x)
+    loss = gdumb.loss(batch)
+    mixed = inputs[0]
+    for i in range(10):
+        partner = [j for j in range(10) if torch.equal(mixed[i, 0][box], batch.x[j, 0][box])]
+        assert torch.equal(mixed[i, 0][~box], batch.x[i, 0][~box])
+        log_p = gdumb.learner(mixed[i : i + 1]).log_softmax(1)[0]
+        share = float(box.float().mean())
+        losses.append(-(1 - share) * log_p[batch.y[i]] - share * log_p[batch.y[partner[0]]])
+    torch.testing.assert_close(loss, torch.stack(losses).mean())
