@@ -23,6 +23,7 @@ from cl.signals import Interrupted, Request, listening
 from cl.strategy import Strategy
 from cl.streams.base import Stream
 from cl.trackers.base import RunFacts, Tracker
+from cl.trackers.guard import Guarded
 from cl.training import TrainingOptions
 
 
@@ -151,7 +152,7 @@ class Replica:
         started = time.time()
         stream = build_stream(self.config, self.settings, self.device)
         strategy = build_strategy(self.config, stream, self.device)
-        trackers = [t for t in construct(self.config["tracker"], "tracker").values() if t is not None]
+        trackers = [Guarded(t) for t in construct(self.config["tracker"], "tracker").values() if t is not None]
         self.engine = build_engine(self.config, stream, strategy, trackers)
         self.engine.pause = self.pause
         fingerprint = stream.fingerprint()
@@ -167,7 +168,8 @@ class Replica:
             self.folder.start(self.config, fingerprint, self.device, started)
             facts = RunFacts(
                 name=self.path.name, group=self.settings.group or self.config["choices"]["stream"], folder=self.path,
-                config=self.config, info=stream.info, tags=tuple(self.settings.tags), step=self.engine.total_steps,
+                config=self.config, info=stream.info, tags=tuple(self.settings.tags),
+                step=self.engine.total_steps - self.engine.step,
             )
             for tracker in trackers:
                 tracker.start(facts)

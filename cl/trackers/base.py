@@ -22,7 +22,7 @@ class RunFacts:
         config: the resolved configuration, plain types.
         info: facts of the stream.
         tags: free labels.
-        step: steps that were taken before: 0, or where a resumed run goes on.
+        step: steps of the tasks that were finished before, for a resumed run.
     """
 
     name: str

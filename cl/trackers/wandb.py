@@ -3,6 +3,7 @@
 import contextlib
 import netrc
 import os
+import shlex
 import sys
 import tempfile
 import uuid
@@ -111,7 +112,7 @@ class Wandb(Tracker):
         finally:
             run.finish(exit_code=EXIT[status])
             if kept:
-                _say(f"W&B run kept offline; to upload it: wandb sync {Path(run.dir).parent}")
+                _say(f"W&B run kept offline; to upload it: wandb sync {shlex.quote(str(Path(run.dir).parent))}")
 
     def _begin(self, facts: RunFacts, mode: str) -> "api.Run":
         import wandb

@@ -23,6 +23,7 @@ from cl.trackers.base import RunFacts
 from cl.trackers.wandb import Wandb, choose_mode
 from strategies.naive import Naive
 
+
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch, tmp_path) -> Iterator[None]:
     """No key, no server, nothing written outside the test's folder; a client that reads the environment anew."""
