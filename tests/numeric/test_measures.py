@@ -1,0 +1,288 @@
+"""Measures that need the network, against numpy, scikit-learn and numbers worked by hand."""
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import RidgeClassifier
+from sklearn.metrics import confusion_matrix, log_loss
+from sklearn.neighbors import NearestCentroid
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from cl.build import construct
+from cl.cli.compose import compose
+from cl.engine import Engine
+from cl.evaluator import EvaluationOptions
+from cl.learners.mlp import MLP
+from cl.measures import drift, events, interference, plasticity, predictions, probes, savings
+from cl.measures.base import Measure
+from cl.results import Results
+from cl.seeding import seeded
+from cl.strategy import Strategy
+from cl.testing import TinyStream
+from cl.testing.tiny import adam, state
+from cl.training import TrainingOptions
+from strategies.joint import Joint
+
+MAKERS = {
+    "predictions": predictions.Predictions,
+    "weight_drift": drift.WeightDrift,
+    "feature_drift": drift.FeatureDrift,
+    "events": events.ForgettingEvents,
+    "probes": probes.Probes,
+    "plasticity": plasticity.Plasticity,
+    "interference": interference.Interference,
+    "savings": lambda: savings.Savings(steps=6, batch_size=16),
+}
+
+
+def engine(
+    measures: list[Measure],
+    scenario: str = "class",
+    epochs: int = 8,
+    make: type[Strategy] = Strategy,
+    **options: Any,
+) -> Engine:
+    stream = TinyStream(scenario)
+    with seeded(0, "learner"):
+        learner = MLP(stream.info.input_shape, stream.info.n_classes, hidden=(16, 12))
+    training = TrainingOptions(epochs=epochs, batch_size=16)
+    strategy = make(learner, stream.info)
+    return Engine(strategy, stream, adam, training, EvaluationOptions(), measures=measures, **options)
+
+
+def values(results: Results, name: str) -> np.ndarray:
+    return np.asarray(results.measures[name]["values"])
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("scenario", ["task", "domain", "class", "online"])
+def test_looking_changes_nothing(name: str, scenario: str) -> None:
+    plain = engine([], scenario, epochs=2)
+    watched = engine([MAKERS[name]()], scenario, epochs=2)
+    before = torch.get_rng_state()
+    one, two = plain.run(), watched.run()
+    assert torch.equal(before, torch.get_rng_state())
+    np.testing.assert_array_equal(one.accuracy, two.accuracy)
+    np.testing.assert_array_equal(one.train_loss, two.train_loss)
+    for key, tensor in state(plain.strategy).items():
+        assert torch.equal(tensor, state(watched.strategy)[key]), key
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_resumed_run_measures_the_same(name: str) -> None:
+    saved: list[bytes] = []
+
+    def save(running: Engine) -> None:
+        file = io.BytesIO()
+        torch.save(running.state_dict(), file)
+        saved.append(file.getvalue())
+
+    whole = engine([MAKERS[name]()], epochs=2, pause=save).run()
+    for content in saved[:-1:3]:
+        resumed = engine([MAKERS[name]()], epochs=2)
+        resumed.load_state_dict(torch.load(io.BytesIO(content), weights_only=True))
+        found = resumed.run()
+        assert found.measures.keys() == whole.measures.keys()
+        for quantity in whole.measures:
+            np.testing.assert_array_equal(values(found, quantity), values(whole, quantity))
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_quantities_explain_themselves_and_are_kept_on_disk(name: str, tmp_path: Any) -> None:
+    results = engine([MAKERS[name]()], epochs=2).run()
+    results.save(tmp_path)
+    read = Results.load(tmp_path)
+    assert read.measures
+    for quantity, facts in read.measures.items():
+        found = np.asarray(facts["values"])
+        np.testing.assert_array_equal(found, values(results, quantity))
+        assert found.ndim == len(facts["axes"])
+        assert facts["better"] in ("higher", "lower", "")
+        assert facts["meaning"].endswith(".")
+        for axis, names in facts["names"].items():
+            assert len(names) == found.shape[facts["axes"].index(axis)]
+
+
+def test_groups_of_the_configuration() -> None:
+    full = construct(compose(["measures=full"])["measures"], "measures")
+    assert {type(m) for m in full.values()} == {m if isinstance(m, type) else savings.Savings for m in MAKERS.values()}
+    assert all(type(m).cost for m in full.values())
+    chosen = construct(compose(["measures=[probes,events]"])["measures"], "measures")
+    assert sorted(chosen) == ["events", "probes"]
+    assert compose(["measures=none"])["measures"] == {}
+
+
+def test_calibration() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(500, 4)) * 2
+    labels = rng.integers(0, 4, 500)
+    p = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    found = predictions.negative_log_likelihood(torch.tensor(scores), torch.tensor(labels))
+    assert found == pytest.approx(log_loss(labels, p))
+    confidence, right = p.max(1), p.argmax(1) == labels
+    expected = 0.0
+    for low in np.arange(15) / 15:
+        inside = (confidence > low) & (confidence <= low + 1 / 15)
+        if inside.any():
+            expected += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+    assert predictions.expected_calibration_error(torch.tensor(scores), torch.tensor(labels)) == pytest.approx(expected)
+
+
+def test_confusions() -> None:
+    rng = np.random.default_rng(1)
+    labels, predicted = rng.integers(0, 5, 300), rng.integers(0, 5, 300)
+    found = predictions.confusions(torch.tensor(predicted), torch.tensor(labels), 5)
+    np.testing.assert_array_equal(found, confusion_matrix(labels, predicted))
+
+
+def test_fine_tuning_takes_old_classes_for_new_ones() -> None:
+    results = engine([predictions.Predictions(None)], epochs=20).run()
+    confusion = values(results, "task_confusion")
+    np.testing.assert_allclose(confusion[2].sum(1), 1)
+    assert confusion[2, 0, 2] > 0.8  # nearly all of task 1 is taken for task 3
+    assert values(results, "new_class_bias")[2] > 0
+    by_class = values(results, "class_accuracy")
+    np.testing.assert_allclose(by_class[:, :2].mean(1), results.accuracy[0, 1:, 0])
+    np.testing.assert_allclose(values(results, "nll")[2], results.loss[0, 3], rtol=1e-5)
+
+
+def test_ridge_is_scikit_learns() -> None:
+    rng = np.random.default_rng(2)
+    for n, d, classes in ((80, 10, 3), (20, 40, 2), (30, 30, 5)):
+        x, y, test = rng.normal(size=(n, d)) * 3 + 1, rng.integers(0, classes, n) * 2, rng.normal(size=(50, d))
+        scaler = StandardScaler().fit(x)
+        reference = RidgeClassifier(alpha=1.0).fit(scaler.transform(x), y).predict(scaler.transform(test))
+        np.testing.assert_array_equal(probes.ridge(torch.tensor(x), torch.tensor(y), torch.tensor(test)), reference)
+
+
+def test_nearest_mean_is_scikit_learns() -> None:
+    rng = np.random.default_rng(3)
+    x, y, test = rng.normal(size=(60, 8)), rng.integers(0, 4, 60) + 3, rng.normal(size=(50, 8))
+    reference = NearestCentroid().fit(x, y).predict(test)
+    np.testing.assert_array_equal(probes.nearest_mean(torch.tensor(x), torch.tensor(y), torch.tensor(test)), reference)
+
+
+def test_probes_find_what_the_head_forgot() -> None:
+    results = engine([probes.Probes(None)], epochs=20).run()
+    assert results.accuracy[0, 3, 0] < 0.2
+    assert values(results, "probe_task")[2, 0] > 0.8
+    own = results.accuracy[0]
+    expected = (values(results, "probe_all")[2, 0] - own[3, 0]) / (own[1, 0] - own[3, 0])
+    assert values(results, "recovered_by_new_head")[0] == pytest.approx(expected, abs=1e-6)
+
+
+def test_cka_by_gram_matrices() -> None:
+    rng = np.random.default_rng(4)
+    x, y = rng.normal(size=(40, 7)), rng.normal(size=(40, 5))
+    centre = np.eye(40) - 1 / 40
+
+    def hsic(a: np.ndarray, b: np.ndarray) -> float:
+        return float(np.trace(centre @ a @ a.T @ centre @ centre @ b @ b.T @ centre))
+
+    expected = hsic(x, y) / np.sqrt(hsic(x, x) * hsic(y, y))
+    assert drift.cka(torch.tensor(x), torch.tensor(y)) == pytest.approx(expected)
+    turned = x @ np.linalg.qr(rng.normal(size=(7, 7)))[0] * 3 + 2
+    assert drift.cka(torch.tensor(x), torch.tensor(turned)) == pytest.approx(1)
+
+
+def test_weight_drift() -> None:
+    measure = drift.WeightDrift()
+    running = engine([measure])
+    first = state(running.strategy.learner)
+    results = running.run()
+    last = state(running.strategy.learner)
+    names = results.measures["weight_drift_total"]["names"]["parameter"]
+    expected = [float((last[n] - first[n]).norm() / first[n].norm()) for n in names]
+    np.testing.assert_allclose(values(results, "weight_drift_total")[-1], expected, rtol=1e-5)
+    np.testing.assert_allclose(values(results, "weight_drift_total")[0], values(results, "weight_drift")[0])
+
+
+def test_events_by_hand() -> None:
+    history = np.array([[1, 1, 0, 0, 1], [0, 1, 1, 0, 0], [1, 0, 1, 0, 0], [0, 0, 0, 0, 1]], bool)
+    np.testing.assert_array_equal(events.events(history), [2, 1, 1, np.nan, 1])
+    np.testing.assert_array_equal(events.first_event(history), [2, 3, 4, np.nan, 2])
+
+
+def test_events_agree_with_the_accuracy() -> None:
+    measure = events.ForgettingEvents(None)
+    running = engine([measure])
+    results = running.run()
+    first = values(results, "first_forgotten")
+    right = [r[0].numpy().astype(bool) for r in measure.state["right"]]
+    lost_at_once = right[0] & ~right[1]
+    assert lost_at_once.any()
+    np.testing.assert_array_equal(first[0] == 2, lost_at_once)
+    index = values(results, "example_index")
+    np.testing.assert_array_equal(index[1], running.stream[1].train.index)
+
+
+def test_dormant_units_and_rank() -> None:
+    a = np.abs(np.random.default_rng(5).normal(size=(30, 6)))
+    a[:, 1] = 0
+    a[:, 2] *= 0.01
+    score = a.mean(0) / a.mean(0).mean()
+    assert plasticity.dormant(torch.tensor(a), 0.025) == pytest.approx((score <= 0.025).mean()) == pytest.approx(2 / 6)
+    assert plasticity.dormant(torch.zeros(4, 3), 0.0) == 1.0
+    values_ = np.linalg.svd(a, compute_uv=False)
+    p = values_ / values_.sum()
+    assert plasticity.effective_rank(torch.tensor(a)) == pytest.approx(np.exp(-(p * np.log(p)).sum()))
+    assert plasticity.effective_rank(torch.zeros(4, 3)) == 0.0
+
+
+def test_gradient_of_a_linear_layer_in_closed_form() -> None:
+    stream = TinyStream("domain")
+    with seeded(0, "learner"):
+        learner = MLP(stream.info.input_shape, 2, hidden=(8,))
+    strategy = Strategy(learner, stream.info).eval()
+    data = stream[0].train
+    found = interference.gradient(strategy, data)
+    (batch,) = data.in_order(1000)
+    with torch.no_grad():
+        hidden = learner.features(batch.x).double().numpy()
+        logits = learner(batch.x).double().numpy()
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    error = p - np.eye(2)[batch.y.numpy()]
+    head = nn.utils.parameters_to_vector(learner.head.parameters())
+    expected = np.concatenate([(error.T @ hidden / len(error)).ravel(), error.mean(0)])
+    np.testing.assert_allclose(found[-len(head) :], expected, rtol=1e-4, atol=1e-7)
+
+
+def test_interference_is_symmetric_and_one_with_itself() -> None:
+    results = engine([interference.Interference(40)], "domain", epochs=3).run()
+    for name in ("gradient_cosine", "fisher_overlap"):
+        matrix = values(results, name)[2]
+        np.testing.assert_allclose(matrix, matrix.T, atol=1e-6)
+        np.testing.assert_allclose(np.diagonal(matrix), 1, atol=1e-6)
+        assert (np.abs(matrix) <= 1 + 1e-6).all()
+    np.testing.assert_allclose(values(results, "fisher_overlap_newest")[2, 2], 1, atol=1e-6)
+
+
+def test_fisher_overlap_by_hand() -> None:
+    a, b = torch.tensor([1.0, 3.0]), torch.tensor([2.0, 2.0])
+    assert interference.overlap(a, b) == pytest.approx(np.sqrt(0.25 * 0.5) + np.sqrt(0.75 * 0.5))
+    frechet = 0.5 * ((np.sqrt([0.25, 0.75]) - np.sqrt([0.5, 0.5])) ** 2).sum()
+    assert interference.overlap(a, b) == pytest.approx(1 - frechet)
+
+
+def test_savings_by_hand() -> None:
+    fresh = np.array([0.5, 0.6, 0.7, 0.8, 0.9])
+    assert savings.savings(fresh, np.array([0.85, 0.9, 0.9, 0.9, 0.9]), 0.05) == 1.0
+    assert savings.savings(fresh, np.array([0.5, 0.7, 0.9, 0.9, 0.9]), 0.0) == 0.5
+    assert savings.savings(fresh, np.array([0.5, 0.5, 0.5, 0.5, 0.5]), 0.0) == -0.25
+    assert np.isnan(savings.savings(np.full(3, 0.9), fresh[:3], 0.0))
+
+
+def test_an_untrained_network_saves_nothing_and_joint_training_everything() -> None:
+    measure = savings.Savings(steps=20, batch_size=16, lr=0.01)
+    running = engine([], "domain")
+    running.strategy.eval()
+    measure.start(running.strategy, running.stream)
+    measure.after_task(2, running.strategy, running.stream)
+    np.testing.assert_array_equal(measure.result()["savings"].values, [0, 0, np.nan])
+    measure = savings.Savings(steps=20, batch_size=16, lr=0.01, tolerance=0.1)
+    joint = engine([measure], "domain", epochs=20, make=Joint).run()
+    np.testing.assert_array_equal(values(joint, "savings"), [1, 1, np.nan])
