@@ -1,17 +1,21 @@
 """Samples of one split of one task, and sets of such samples to train on.
 
 Small data lives as one tensor on the device (uint8 kept as uint8), shared by all tasks that are cut from it; a split is
-an index into it, labels, and a transform that is applied a batch at a time. Nothing is copied per task.
+an index into it, labels, and a transform that is applied a batch at a time. Nothing is copied per task. Data that does
+not fit is a `Remote` in the place of the tensor: read ahead by workers, seen through the same methods.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
+from itertools import repeat
 
 import torch
 from torch import Tensor
 
 from cl.batch import Batch
 from cl.errors import expect
+from cl.streams.remote import Remote
 
 # A transform takes x (B, *input) as stored, the key of the step or None at test time, and returns the network's input.
 Transform = Callable[[Tensor, Tensor | None], Tensor]
@@ -21,7 +25,7 @@ class Data:
     """One split of one task.
 
     Args:
-        storage: (N, *input) tensor that may hold more than this split.
+        storage: (N, *input) tensor that may hold more than this split, or a `Remote` of that shape.
         index: (n,) int64, rows of `storage` that belong to the split.
         labels: (n,) int64 output indices, or targets of any shape (n, ...).
         task: index of the task.
@@ -29,7 +33,7 @@ class Data:
     """
 
     def __init__(
-        self, storage: Tensor, index: Tensor, labels: Tensor, task: int, transform: Transform | None = None
+        self, storage: Tensor | Remote, index: Tensor, labels: Tensor, task: int, transform: Transform | None = None
     ) -> None:
         expect(len(index) == len(labels), "labels", f"of the length of index ({len(index)})", len(labels))
         self.storage, self.index, self.labels, self.task = storage, index, labels, task
@@ -50,13 +54,31 @@ class Data:
 
     def batch(self, positions: Tensor, key: Tensor, augment: bool = True) -> Batch:
         """Return the `Batch` at `positions` (B,) for the step with this `key` ()."""
-        x = self.inputs(positions, key if augment else None)
+        return self._batch(self.storage.index_select(0, self.index.index_select(0, positions)), positions, key, augment)
+
+    def _batch(self, stored: Tensor, positions: Tensor, key: Tensor, augment: bool) -> Batch:
+        """Return the batch at `positions` (B,), whose samples (B, *input) were read already."""
+        x = self.transform(stored, key if augment else None)
         return Batch(x, self.labels.index_select(0, positions), self._task.expand(len(positions)), key)
 
     def batches(self, positions: Iterable[Tensor], keys: Iterable[Tensor]) -> Iterator[Batch]:
         """Yield one batch for each (positions, key); streamed data reads ahead here."""
-        for where, key in zip(positions, keys, strict=False):
-            yield self.batch(where, key)
+        return self._all(positions, keys, augment=True)
+
+    def _all(self, positions: Iterable[Tensor], keys: Iterable[Tensor], augment: bool) -> Iterator[Batch]:
+        if isinstance(self.storage, Tensor):
+            for where, key in zip(positions, keys, strict=False):
+                yield self.batch(where, key, augment)
+            return
+        ahead: deque[Tensor] = deque()  # positions of the batches that workers are reading
+
+        def rows() -> Iterator[Tensor]:
+            for where in positions:
+                ahead.append(where)
+                yield self.index.index_select(0, where)
+
+        for stored, key in zip(self.storage.read(rows()), keys, strict=False):
+            yield self._batch(stored, ahead.popleft(), key, augment)
 
     def subset(self, positions: Tensor) -> "Data":
         """Return the split restricted to `positions` (n,)."""
@@ -65,10 +87,8 @@ class Data:
     def in_order(self, batch_size: int) -> Iterator[Batch]:
         """Yield the whole split once, in stored order and without augmentation."""
         key = torch.zeros((), dtype=torch.long, device=self.device)
-        for start in range(0, len(self), batch_size):
-            yield self.batch(
-                torch.arange(start, min(start + batch_size, len(self)), device=self.device), key, augment=False
-            )
+        positions = torch.split(torch.arange(len(self), device=self.device), batch_size)
+        return self._all(positions, repeat(key), augment=False)
 
 
 def as_float(x: Tensor, key: Tensor | None = None) -> Tensor:
@@ -100,9 +120,9 @@ class Joined(Data):
             type(p) is Data and p.storage is parts[0].storage and p.transform is parts[0].transform for p in parts
         )
 
-    def batch(self, positions: Tensor, key: Tensor, augment: bool = True) -> Batch:
-        """Return the `Batch` at `positions` (B,), each sample with the task it comes from."""
-        return super().batch(positions, key, augment)._replace(task=self.tasks[positions])
+    def _batch(self, stored: Tensor, positions: Tensor, key: Tensor, augment: bool) -> Batch:
+        """Return the batch at `positions` (B,), each sample with the task it comes from."""
+        return super()._batch(stored, positions, key, augment)._replace(task=self.tasks.index_select(0, positions))
 
     def subset(self, positions: Tensor) -> "Joined":
         """Return the samples at `positions` (n,)."""

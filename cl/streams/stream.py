@@ -1,4 +1,4 @@
-"""TaskStream: source x construction x scenario, held in memory."""
+"""TaskStream: source x construction x scenario."""
 
 import copy
 import hashlib
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cl.errors import ConfigError, expect
@@ -17,17 +16,16 @@ from cl.seeding import generator
 from cl.streams.base import SCENARIOS, Stream, StreamInfo, Task
 from cl.streams.constructions import Construction, Piece
 from cl.streams.data import Data
+from cl.streams.inputs import Inputs
 from cl.streams.labels import Labelling, labelling
+from cl.streams.remote import Remote
 from cl.streams.selection import SELECTIONS, TAILS, hold_out, limit, long_tail, noisy
-from cl.streams.sources.base import Samples, Source, Table
-from cl.streams.transforms import Augmentation, Normalisation, Pipeline, augmentation_of, normalisation
-
-CACHES = ("auto", "on", "off")
-CACHE_LIMIT = 1 << 30  # bytes of float inputs that `auto` may keep on an accelerator
+from cl.streams.sources.base import Samples, Source
+from cl.streams.transforms import augmentation_of
 
 
 class TaskStream(Stream):
-    """A stream cut from a source that fits in memory.
+    """A stream cut from a source.
 
     What the four scenarios mean for the labels (`cl.streams.labels`):
 
@@ -90,51 +88,25 @@ class TaskStream(Stream):
         expect(scenario in SCENARIOS, "stream.scenario", f"in {list(SCENARIOS)}", scenario)
         expect(selection in SELECTIONS, "stream.selection", f"in {list(SELECTIONS)}", selection)
         expect(imbalance_order in TAILS, "stream.imbalance_order", f"in {list(TAILS)}", imbalance_order)
-        expect(cache in CACHES, "stream.cache", f"in {list(CACHES)}", cache)
         expect(0 <= label_noise <= 1, "stream.label_noise", "in [0, 1]", label_noise)
         expect(imbalance >= 1, "stream.imbalance", ">= 1", imbalance)
-        expect(padding >= 0, "stream.padding", ">= 0", padding)
         self.construction, self.scenario, self.validation = construction, scenario, validation
         self.samples_per_task, self.test_samples, self.selection = samples_per_task, test_samples, selection
         self.label_noise, self.imbalance, self.imbalance_order = label_noise, imbalance, imbalance_order
         self.device = torch.device(device)
-        self.augmentation = augmentation_of(augmentation)
-        self._load(source.load(Path(root), download), normalise, padding, cache)
+        self.table = source.load(Path(root), download)
+        if self.table.target != "class" and (label_noise > 0 or imbalance > 1):
+            raise ConfigError(
+                f"Expected `stream.label_noise` 0 and `stream.imbalance` 1 for target {self.table.target!r}"
+            )
+        made = augmentation_of(augmentation)
+        self.inputs = Inputs(self.table, normalise, padding, made, cache, self.device)
         self._cut(seed)
-
-    def _load(self, table: Table, normalise: str | Mapping[str, Sequence[float]], padding: int, cache: str) -> None:
-        """Bring the samples to the device in the form they are read in: what does not depend on the seed."""
-        image = table.train.x.dim() == 4 and not table.sequence
-        for name, asked in (("padding", padding > 0), ("augmentation", self.augmentation is not None)):
-            if asked and not image:
-                raise ConfigError(f"Expected `stream.{name}` to be off for samples that are not images")
-        if table.target != "class" and (self.label_noise > 0 or self.imbalance > 1):
-            raise ConfigError(f"Expected `stream.label_noise` 0 and `stream.imbalance` 1 for target {table.target!r}")
-        self.table = table
-        self._train, self._test = (
-            F.pad(split.x, [padding] * 4) if padding else split.x for split in (table.train, table.test)
-        )
-        self._normalise: Normalisation | None = None
-        self._fill = torch.zeros(())
-        if table.vocabulary == 0:
-            self._normalise = normalisation(normalise, self._train, table.peak)
-            self._fill = self._normalise.fill.to(self.device)
-        self._described = self._normalise.describe() if self._normalise else "tokens"
-        self._content = [self._train, self._test]
-        bytes_wanted = 4 * (self._train.numel() + self._test.numel())
-        wanted = cache == "on" or (cache == "auto" and self.device.type != "cpu" and bytes_wanted <= CACHE_LIMIT)
-        cached = wanted and self._normalise is not None and self.augmentation is None
-        self._train, self._test = self._train.to(self.device), self._test.to(self.device)
-        if self._normalise is not None:
-            self._normalise = self._normalise.to(self.device)
-            if cached:
-                self._train, self._test = self._normalise(self._train), self._normalise(self._test)
-                self._normalise = None
 
     def _cut(self, seed: int) -> None:
         """Draw what depends on the seed."""
         self.seed = seed
-        shape = tuple(self._train.shape[1:])
+        shape = tuple(self.inputs.train.shape[1:])
         pieces = self.construction.pieces(self.table, shape, seed)
         self.labelling: Labelling = labelling(self.table, pieces, self.scenario, self.construction.same_classes)
         self._pieces = [self._placed(piece) for piece in pieces]
@@ -209,10 +181,10 @@ class TaskStream(Stream):
         rows = limit(rows, n, self.selection, self.seed, "samples", k, name)
         labels = self.labelling(split.y[rows], k)
         labels = noisy(labels, self.info.task_classes[k], self.label_noise, self.seed, k)
-        train = self._data(self._train, rows, labels, k, self.augmentation)
+        train = self._data(self.inputs.train, rows, labels, k, augment=True)
         if held is None:
             return train, None
-        return train, self._data(self._train, held, self.labelling(split.y[held], k), k)
+        return train, self._data(self.inputs.train, held, self.labelling(split.y[held], k), k)
 
     def test(self, k: int) -> Data:
         """Return the test split of task k."""
@@ -221,15 +193,14 @@ class TaskStream(Stream):
             split = self.table.test
             rows = self._rows(split, k)
             rows = limit(rows, self.test_samples, self.selection, self.seed, "test", k, "stream.test_samples")
-            self._tests[k] = self._data(self._test, rows, self.labelling(split.y[rows], k), k)
+            self._tests[k] = self._data(self.inputs.test, rows, self.labelling(split.y[rows], k), k)
         return self._tests[k]
 
     def _data(
-        self, storage: Tensor, rows: Tensor, labels: Tensor, k: int, augmentation: Augmentation | None = None
+        self, storage: Tensor | Remote, rows: Tensor, labels: Tensor, k: int, augment: bool = False
     ) -> Data:
-        pipeline = Pipeline(self._normalise, self._pieces[k].change, self._fill, augmentation, self.table.peak)
-        idle = pipeline.normalise is None and pipeline.change is None and augmentation is None
-        return Data(storage, self._moved(rows), self._moved(labels), k, None if idle else pipeline)
+        pipeline = self.inputs.pipeline(self._pieces[k].change, augment)
+        return Data(storage, self._moved(rows), self._moved(labels), k, pipeline)
 
     def _moved(self, tensor: Tensor) -> Tensor:
         """Return an index on the device; equal ones are kept once, so that permuted tasks cost nothing each."""
@@ -245,9 +216,8 @@ class TaskStream(Stream):
 
     @cached_property
     def _fingerprint(self) -> str:
-        digest = hashlib.sha256(self._content_hash)
-        facts = (self.info.scenario, self.info.n_classes, self.info.task_classes, self.augmentation)
-        digest.update(repr(facts).encode())
+        digest = hashlib.sha256(self.inputs.digest)
+        digest.update(repr((self.info.scenario, self.info.n_classes, self.info.task_classes)).encode())
         for k, piece in enumerate(self._pieces):
             digest.update((piece.change.describe() if piece.change is not None else "-").encode())
             task = self[k]
@@ -256,11 +226,3 @@ class TaskStream(Stream):
                     for tensor in (data.index, data.labels):
                         digest.update(tensor.cpu().contiguous().numpy().data)
         return digest.hexdigest()
-
-    @cached_property
-    def _content_hash(self) -> bytes:
-        digest = hashlib.sha256(self._described.encode())
-        for x in self._content:
-            digest.update(repr((x.shape, x.dtype)).encode())
-            digest.update(x.contiguous().numpy().data)
-        return digest.digest()

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from cl.errors import DataError, expect
+from cl.errors import DataError
+from cl.streams.remote import Remote
 
 
 @dataclass(frozen=True)
@@ -14,12 +15,12 @@ class Samples:
     """One split of a source.
 
     Attributes:
-        x: (N, *input), uint8 kept as uint8; float32; int64 for tokens.
+        x: (N, *input), uint8 kept as uint8; float32; int64 for tokens; or a `Remote` that reads such samples from disk.
         y: (N,) int64 classes; (N, T) int64 for per-step targets; (N, ...) float32 for regression.
         group: (N,) int64, the group each sample belongs to, where it does not follow from the class; else None.
     """
 
-    x: Tensor
+    x: Tensor | Remote
     y: Tensor
     group: Tensor | None = None
 
@@ -71,11 +72,6 @@ class Source(ABC):
         Raises:
             DataError: a file is missing, corrupt or cannot be fetched; the text names it and says what to do.
         """
-
-
-def expect_images(x: Tensor, name: str) -> None:
-    """Raise `ConfigError` unless x (N, C, H, W) is a set of images."""
-    expect(x.dim() == 4, name, "a set of images (N, C, H, W)", tuple(x.shape))
 
 
 def missing(path: Path, how: str) -> DataError:

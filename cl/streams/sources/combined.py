@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cl.errors import ConfigError, expect
+from cl.streams.remote import Remote
 from cl.streams.sources.base import Samples, Source, Table
 
 FITS = ("resize", "pad")
@@ -48,8 +49,11 @@ class Several(Source):
         """Return all samples in one table; class c of source i is class (classes before) + c."""
         tables = [source.load(root, download) for source in self.sources]
         for name, table in zip(self.names, tables, strict=True):
-            if table.target != "class" or table.train.x.dim() != 4 or table.train.x.dtype != torch.uint8:
-                raise ConfigError(f"Expected uint8 images with class labels in `stream.source.sources`, got {name}")
+            images = table.train.x.dim() == 4 and table.train.x.dtype == torch.uint8
+            if table.target != "class" or not images or isinstance(table.train.x, Remote):
+                raise ConfigError(
+                    f"Expected uint8 images in memory with class labels in `stream.source.sources`, got {name}"
+                )
         starts = [sum(t.n_classes for t in tables[:i]) for i in range(len(tables))]
         fitted = [[self._fitted(s.x, t.peak) for s in (t.train, t.test)] for t in tables]
         shapes = {tuple(x.shape[1:]) for pair in fitted for x in pair}
@@ -69,8 +73,9 @@ class Several(Source):
         names = tuple(f"{name}: {c}" for name, t in zip(self.names, tables, strict=True) for c in t.class_names)
         return Table(train, test, names, groups, tuple(self.names))
 
-    def _fitted(self, x: Tensor, peak: float) -> Tensor:
+    def _fitted(self, x: Tensor | Remote, peak: float) -> Tensor:
         """Bring images (N, C, H, W) to the common size, channels and range 0 to 255."""
+        assert isinstance(x, Tensor)  # checked by `load`
         if peak != 255:
             x = (x.float() * (255 / peak)).round().to(torch.uint8)
         if self.channels == 1 and x.shape[1] == 3:
@@ -98,7 +103,7 @@ def _resized(x: Tensor, size: int) -> Tensor:
 
 
 class Wrapped(Source):
-    """Any map-style data sets of (input, label) pairs, read once into memory.
+    """Any map-style data sets of (input, label) pairs, read once into memory or left where they are.
 
     Inputs may be PIL images, arrays (H, W, C) of uint8, or tensors of one shape.
 
@@ -106,22 +111,62 @@ class Wrapped(Source):
         train: the training data set.
         test: the test data set.
         class_names: what each label means, or None for numbers.
+        in_memory: False reads samples when they are needed. The labels are read at once, from the data set's `targets`
+            or `labels` where it has one of them.
+        workers: processes that read, where samples are not in memory.
+        prefetch: batches that each of them reads ahead.
     """
 
-    def __init__(self, train: Any, test: Any, class_names: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        train: Any,
+        test: Any,
+        class_names: Sequence[str] | None = None,
+        in_memory: bool = True,
+        workers: int = 2,
+        prefetch: int = 4,
+    ) -> None:
         for name, data in (("train", train), ("test", test)):
             rule = "a map-style data set with __len__ and __getitem__"
             expect(hasattr(data, "__len__") and hasattr(data, "__getitem__"), f"stream.source.{name}", rule, data)
         self.train, self.test, self.class_names = train, test, class_names
+        self.in_memory, self.workers, self.prefetch = in_memory, workers, prefetch
 
     def load(self, root: Path, download: bool) -> Table:
         """Return the data."""
-        train, test = (_stacked(data[i] for i in range(len(data))) for data in (self.train, self.test))
+        train, test = (self._samples(data) for data in (self.train, self.test))
         count = int(torch.cat([train.y, test.y]).max()) + 1
         names = self.class_names if self.class_names is not None else [str(c) for c in range(count)]
         rule = f"of length {count} or more, one a label"
         expect(len(names) >= count, "stream.source.class_names", rule, list(names))
         return Table(train, test, tuple(names), peak=255.0 if train.x.dtype == torch.uint8 else 1.0)
+
+    def _samples(self, data: Any) -> Samples:
+        if self.in_memory:
+            return _stacked(data[i] for i in range(len(data)))
+        known = getattr(data, "targets", getattr(data, "labels", None))
+        y = torch.as_tensor([int(data[i][1]) for i in range(len(data))] if known is None else known).long()
+        items = _InputsOf(data)
+        return Samples(Remote(items, self.workers, self.prefetch, items.content), y)
+
+
+class _InputsOf:
+    """The inputs of a data set of pairs, as tensors."""
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, i: int) -> Tensor:
+        return as_tensor(self.data[i][0])
+
+    def content(self) -> bytes:
+        """Return the class of the data set, its length and 32 of its samples."""
+        n = len(self.data)
+        some = [self[i * n // 32].numpy().tobytes() for i in range(32)]
+        return b"".join([f"{type(self.data).__qualname__} {n}".encode(), *some])
 
 
 def _stacked(items: Iterable[tuple[Any, Any]]) -> Samples:

@@ -92,6 +92,19 @@ class ImageFiles:
         x = torch.from_numpy(255 - pixels if self.invert else pixels)
         return x[None] if x.dim() == 2 else x.permute(2, 0, 1).contiguous()
 
+    def content(self) -> bytes:
+        """Return a text of all paths with their sizes (and checksums, where an archive knows them)."""
+        facts: dict[Path, dict[str, tuple[int, int]]] = {}
+        for place in set(self.places):
+            if not place.is_dir():
+                with open_zip(place) as archive:
+                    facts[place] = {info.filename: (info.file_size, info.CRC) for info in archive.infolist()}
+        lines = [
+            f"{name} {facts[place][name] if place in facts else (place / name).stat().st_size}"
+            for place, name in zip(self.places, self.names, strict=True)
+        ]
+        return "\n".join(lines).encode()
+
     def stacked(self, rows: list[int]) -> Tensor:
         """Return images (n, C, H, W) of these rows, all of one size."""
         first = self[rows[0]]

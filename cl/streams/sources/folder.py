@@ -7,16 +7,19 @@ from typing import Any
 
 import torch
 
-from cl.errors import DataError, expect
+from cl.errors import ConfigError, DataError, expect
 from cl.seeding import generator
 from cl.streams.cache import decoded
 from cl.streams.fetch import fetch
+from cl.streams.remote import Remote
 from cl.streams.sources.base import Samples, Source, Table, missing
 from cl.streams.sources.files import ImageFiles, listing
 
 
 class ImageFolder(Source):
-    """Images sorted into folders by class, in a folder or a zip archive, decoded once and kept as one uint8 tensor.
+    """Images sorted into folders by class, in a folder or a zip archive.
+
+    They are decoded once and kept as one uint8 tensor, or, where they do not fit, decoded by workers when needed.
 
     The layout is ``train/<class>/*`` and ``test/<class>/*``, or ``<class>/*`` of which a part is held out for testing;
     with `groups`, ``<group>/<class>/*``. Folders above these do not matter.
@@ -29,6 +32,9 @@ class ImageFolder(Source):
             ``train`` and ``test``.
         groups: True if folders of classes lie in folders of groups (alphabets, domains).
         invert: True swaps black and white.
+        in_memory: False leaves the images on disk; `size` must be given.
+        workers: processes that decode, where images stay on disk.
+        prefetch: batches that each of them reads ahead.
     """
 
     def __init__(
@@ -39,13 +45,19 @@ class ImageFolder(Source):
         test_fraction: float = 0.2,
         groups: bool = False,
         invert: bool = False,
+        in_memory: bool = True,
+        workers: int = 2,
+        prefetch: int = 4,
     ) -> None:
+        if not in_memory and size is None:
+            raise ConfigError("Expected `stream.source.size` to be given where `in_memory` is false, got null")
         expect(channels in (1, 3), "stream.source.channels", "1 or 3", channels)
         expect(size is None or size > 0, "stream.source.size", "> 0", size)
         expect(0 < test_fraction < 1, "stream.source.test_fraction", "in (0, 1)", test_fraction)
         self.paths = [path] if isinstance(path, str) else [str(p) for p in path]
         self.channels, self.size, self.test_fraction = channels, size, test_fraction
         self.groups, self.invert = groups, invert
+        self.in_memory, self.workers, self.prefetch = in_memory, workers, prefetch
 
     def load(self, root: Path, download: bool) -> Table:
         """Return the data, decoded once and cached."""
@@ -53,6 +65,8 @@ class ImageFolder(Source):
         for place in places:
             if not place.exists():
                 raise missing(place, "give the path of a folder of images or of a zip archive in `stream.source.path`")
+        if not self.in_memory:
+            return self._remote(places)
         spec = (self.channels, self.size, self.test_fraction, self.groups, self.invert, [str(p) for p in places])
         stamped = [file for place in places for file in ([place] if place.is_file() else [place, *_below(place)])]
         content = decoded(places[0].stem, spec, stamped, lambda: self._decode(places))
@@ -71,6 +85,20 @@ class ImageFolder(Source):
             content[f"{part}_x"] = files.stacked(rows)
             content[f"{part}_y"] = torch.tensor([label[i] for i in rows])
         return content
+
+    def _remote(self, places: list[Path]) -> Table:
+        """Return the data with images left on disk."""
+        found = self.found(places)
+        split, label, names, groups = self._sort([name.split("/") for _, name in found])
+        parts: dict[str, Samples] = {}
+        for part in ("train", "test"):
+            rows = _interleaved([i for i, s in enumerate(split) if s == part], label)
+            own = [found[i] for i in rows]
+            files = ImageFiles([p for p, _ in own], [n for _, n in own], self.channels, self.size, self.invert)
+            x = Remote(files, self.workers, self.prefetch, files.content)
+            parts[part] = Samples(x, torch.tensor([label[i] for i in rows]))
+        members = tuple(tuple(g) for g in groups.values())
+        return Table(parts["train"], parts["test"], tuple(names), members, tuple(groups))
 
     def found(self, places: list[Path]) -> list[tuple[Path, str]]:
         """Return (place, path inside it) of every image file."""
