@@ -1,8 +1,9 @@
-"""One run from its configuration to its folder: build, train, save, resume, and say how it ended."""
+"""Runs from their configurations to their folders: build, train, save, resume, and say how they ended."""
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +11,19 @@ import numpy as np
 import torch
 
 from cl import checkpoint
-from cl.build import Config, call, check_fields, construct, locate
+from cl.assembly import build_engine, build_strategy, build_stream
+from cl.build import Config, construct
 from cl.device import find, guarantees
 from cl.engine import Engine
-from cl.errors import ConfigError, LetheError, TrainingError, expect
-from cl.evaluator import EvaluationOptions
+from cl.errors import LetheError, TrainingError
 from cl.folder import RunFolder, code_hash, config_hash, read_status
 from cl.results import Results
-from cl.seeding import seeded
 from cl.settings import Settings
 from cl.signals import Interrupted, Request, listening
-from cl.strategy import Strategy
-from cl.streams.base import Stream
-from cl.trackers.base import RunFacts, Tracker
+from cl.trackers.base import RunFacts
 from cl.trackers.guard import Guarded
-from cl.training import TrainingOptions
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Outcome:
 
 
 def run(config: Config, path: Path | None = None) -> list[Outcome]:
-    """Carry out a run.
+    """Carry out a run; several replicas are trained as one program.
 
     Args:
         config: a resolved configuration, plain types, as written into the run folder.
@@ -58,59 +57,71 @@ def run(config: Config, path: Path | None = None) -> list[Outcome]:
         LetheError: the configuration, the data or the folder is not usable; nothing was trained.
         Interrupted: a signal asked the run to end; its state is saved.
     """
-    settings = Settings.of(config)
+    return run_together([{**config, "seed": s, "replicas": 1} for s in Settings.of(config).seeds], path)
+
+
+def run_together(configs: Sequence[Config], path: Path | None = None) -> list[Outcome]:
+    """Carry out runs of one replica each on one device, as one program where they can be; each has its own folder.
+
+    Args:
+        configs: resolved configurations.
+        path: see `run`.
+
+    Returns:
+        one outcome a configuration, in order.
+    """
+    settings = Settings.of(configs[0])
     device = find(settings.device)
     with guarantees(device, settings.threads, settings.deterministic), listening() as request:
-        return [Replica(config, replace(settings, seed=s, replicas=1), device, request, path).run()
-                for s in settings.seeds]
+        replicas = [Replica(c, device, request, path) for c in configs]
+        try:
+            open_ones = [r for r in replicas if r.prepare()]
+            request.expected = len(open_ones)
+            if open_ones:
+                _train(open_ones)
+        finally:
+            for replica in replicas:
+                replica.close()
+    return [r.outcome for r in replicas if r.outcome is not None]
 
 
-def build_stream(config: Config, settings: Settings, device: torch.device) -> Stream:
-    """Build the stream of a configuration."""
-    root = str(Path(settings.data.root).expanduser())
-    stream = construct(
-        config["stream"], "stream", seed=settings.seed, root=root, download=settings.data.download, device=device
-    )
-    if not isinstance(stream, Stream):
-        found = type(stream).__name__
-        raise ConfigError(f"Expected `stream._target_` a subclass of cl.streams.base.Stream, got {found}")
-    return stream
+def _train(replicas: "Sequence[Replica]") -> None:
+    """Train replicas and record how each ended."""
+    try:
+        errors = _train_engines([r.engine for r in replicas])
+    except Interrupted as stop:
+        for replica in replicas:
+            replica.finish("interrupted", str(stop))
+        raise
+    except BaseException as error:
+        memory = _out_of_memory(error)
+        advice = "; try a smaller training.batch_size, evaluation.batch_size or replicas"
+        message = f"out of memory: {error}{advice}" if memory else f"{type(error).__name__}: {error}"
+        for replica in replicas:
+            replica.finish("failed", message)
+        if not memory:
+            raise
+        return
+    for i, replica in enumerate(replicas):
+        if i in errors:
+            replica.finish("failed", str(errors[i]))
+        else:
+            replica.finish("complete")
 
 
-def build_strategy(config: Config, stream: Stream, device: torch.device) -> Strategy:
-    """Build the learner and the strategy around it, initialised by the stream's seed, on the device."""
-    info = stream.info
-    target = locate(config["strategy"].get("_target_"), "strategy._target_")
-    if not (isinstance(target, type) and issubclass(target, Strategy)):
-        raise ConfigError(f"Expected `strategy._target_` a subclass of cl.strategy.Strategy, got {target!r}")
-    with seeded(info.seed, "learner"):
-        learner = construct(config["learner"], "learner", input_shape=info.input_shape, n_classes=info.n_classes)
-    with seeded(info.seed, "strategy"):
-        strategy: Strategy = construct(config["strategy"], "strategy", learner=learner, info=info)
-    return strategy.to(device)
+def _train_engines(engines: Sequence[Engine]) -> dict[int, TrainingError]:
+    """Train engines, several of them as one program; returns the errors of those that failed, by position."""
+    if len(engines) > 1:
+        from cl.population import Population
 
-
-def build_engine(
-    config: Config, stream: Stream, strategy: Strategy, trackers: Sequence[Tracker] = ()
-) -> Engine:
-    """Build the engine of a configuration around a strategy and its stream."""
-    options: dict[str, Any] = {}
-    for name, kind in (("training", TrainingOptions), ("evaluation", EvaluationOptions)):
-        check_fields(kind, config[name], name)
-        options[name] = kind(**config[name])
-    if options["training"].patience is not None:
-        expect(stream[0].validation is not None, "stream.validation", "> 0 when training.patience is given", 0)
-    optimizer = construct(config["optimizer"], "optimizer")
-    scheduler = construct(config["scheduler"], "scheduler") if config["scheduler"].get("_target_") else None
-    # One trial on a parameter that is thrown away: an impossible number is found before any training.
-    trial = call(optimizer, "optimizer", params=[torch.nn.Parameter(torch.zeros(1, device=strategy.active.device))])
-    if scheduler is not None:
-        call(scheduler, "scheduler", optimizer=trial)
-    return Engine(
-        strategy, stream, optimizer, options["training"], options["evaluation"],
-        make_scheduler=scheduler, precision=config["precision"], trackers=trackers,
-        measures=list(construct(config.get("measures", {}), "measures").values()),
-    )
+        population = Population(engines)
+        population.run()
+        return population.errors
+    try:
+        engines[0].run()
+    except TrainingError as error:
+        return {0: error}
+    return {}
 
 
 def folder_of(config: Mapping[str, Any], settings: Settings) -> Path:
@@ -126,34 +137,41 @@ class Replica:
     """One seed's lane of a run: its stream, strategy, engine, trackers and folder.
 
     Args:
-        config: resolved configuration.
-        settings: read from it, for one seed.
+        config: resolved configuration of one replica.
         device: where to compute.
         request: set when somebody asks the run to end.
         path: run folder, or None to derive it.
+
+    Attributes:
+        outcome: how it ended; None while it has not.
     """
 
-    def __init__(
-        self, config: Config, settings: Settings, device: torch.device, request: Request, path: Path | None = None
-    ) -> None:
-        self.config = {**config, "seed": settings.seed, "replicas": 1}
-        self.settings, self.device, self.request = settings, device, request
-        self.path = path if path is not None else folder_of(self.config, settings)
+    def __init__(self, config: Config, device: torch.device, request: Request, path: Path | None = None) -> None:
+        self.config, self.settings, self.device, self.request = config, Settings.of(config), device, request
+        self.path = path if path is not None else folder_of(config, self.settings)
         self.saved_at, self.saved_step = time.monotonic(), 0
-        self.warnings: list[str] = []
+        self.folder: RunFolder | None = None
+        self.outcome = self._before()
 
-    def run(self) -> Outcome:
-        """Train the replica, or go on where it was cut, or skip it if it is complete; see `run`."""
-        before = read_status(self.path)
-        if self.settings.resume != "never" and before.get("status") == "complete":
+    def _before(self) -> Outcome | None:
+        """Return the outcome of an earlier run that is not to be repeated, or None."""
+        status, resume = read_status(self.path).get("status"), self.settings.resume
+        if resume != "never" and status == "complete":
             return Outcome(self.path, "skipped", "complete before", Results.load(self.path))
-        if self.settings.resume == "auto" and before.get("status") == "failed":
-            return Outcome(self.path, "failed", f"before: {before.get('message')}", Results.load(self.path))
+        if resume == "auto" and status == "failed":
+            message = f"{read_status(self.path).get('message')} (before; resume=retry runs it again)"
+            return Outcome(self.path, "failed", message, Results.load(self.path))
+        return None
+
+    def prepare(self) -> bool:
+        """Build everything and take the folder, loading what an earlier process saved; False if nothing is to do."""
+        if self.outcome is not None:
+            return False
         started = time.time()
         stream = build_stream(self.config, self.settings, self.device)
         strategy = build_strategy(self.config, stream, self.device)
-        trackers = [Guarded(t) for t in construct(self.config["tracker"], "tracker").values() if t is not None]
-        self.engine = build_engine(self.config, stream, strategy, trackers)
+        self.trackers = [Guarded(t) for t in construct(self.config["tracker"], "tracker").values() if t is not None]
+        self.engine = build_engine(self.config, stream, strategy, self.trackers)
         self.engine.pause = self.pause
         fingerprint = stream.fingerprint()
         self.identity = {
@@ -163,65 +181,36 @@ class Replica:
             "stream": fingerprint,
         }
         self.folder = RunFolder(self.path)
-        try:
-            self._resume_or_clear()
-            self.folder.start(self.config, fingerprint, self.device, started)
-            facts = RunFacts(
-                name=self.path.name, group=self.settings.group or self.config["choices"]["stream"], folder=self.path,
-                config=self.config, info=stream.info, tags=tuple(self.settings.tags),
-                step=self.engine.total_steps - self.engine.step,
-            )
-            for tracker in trackers:
-                tracker.start(facts)
-            return self._train(trackers)
-        finally:
-            self.folder.close()
+        self._resume_or_clear()
+        self.folder.start(self.config, fingerprint, self.device, started)
+        facts = RunFacts(
+            name=self.path.name,
+            group=self.settings.group or self.config["choices"]["stream"],
+            folder=self.path,
+            config=self.config,
+            info=stream.info,
+            tags=tuple(self.settings.tags),
+            step=self.engine.total_steps - self.engine.step,
+        )
+        for tracker in self.trackers:
+            tracker.start(facts)
+        return True
 
     def _resume_or_clear(self) -> None:
+        assert self.folder is not None
         failed = read_status(self.path).get("status") == "failed"
         if self.settings.resume != "never" and not failed and checkpoint.exists(self.path):
-            state, self.warnings = checkpoint.load(self.path, self.identity)
+            state, warnings = checkpoint.load(self.path, self.identity)
+            for warning in warnings:
+                log.warning("%s; using the one before", warning)
             if state is not None:
                 self.engine.load_state_dict(state)
                 self.saved_step = self.engine.total_steps
                 return
         self.folder.clear()
 
-    def _train(self, trackers: Sequence[Tracker]) -> Outcome:
-        try:
-            self.engine.run()
-        except Interrupted as stop:
-            self._finish(trackers, "interrupted", str(stop))
-            raise
-        except TrainingError as error:
-            return self._finish(trackers, "failed", str(error))
-        except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
-                self._finish(trackers, "failed", f"{type(error).__name__}: {error}")
-                raise
-            return self._finish(trackers, "failed", f"out of memory at task {self.engine.task}: {error}; "
-                                "try a smaller training.batch_size, evaluation.batch_size or replicas")
-        except BaseException as error:
-            self._finish(trackers, "failed", f"{type(error).__name__}: {error}")
-            raise
-        outcome = self._finish(trackers, "complete", "")
-        (self.path / checkpoint.PREVIOUS).unlink(missing_ok=True)
-        return outcome
-
-    def _finish(self, trackers: Sequence[Tracker], status: str, message: str) -> Outcome:
-        results = self.engine.results()
-        try:
-            results.save(self.path)
-            self.folder.status(status, message)
-        except OSError as error:
-            raise LetheError(f"Expected {self.path} to take the results, got {error}") from error
-        finally:
-            for tracker in trackers:
-                tracker.finish(results, status)
-        return Outcome(self.path, status, message, results)
-
     def pause(self, engine: Engine) -> None:
-        """Save the run if it is time, or if somebody asked it to end (then raise `Interrupted`)."""
+        """Save the run if it is time, or if somebody asked it to end (which ends it)."""
         options = self.settings.checkpoint
         minutes = (time.monotonic() - self.saved_at) / 60
         due = (
@@ -233,10 +222,33 @@ class Replica:
         if due:
             try:
                 checkpoint.save(self.path, engine.state_dict(), self.identity)
-                self.saved_at, self.saved_step = time.monotonic(), engine.total_steps
             except OSError as error:  # training is worth more than its checkpoint
-                self.warnings.append(f"no checkpoint at step {engine.total_steps}: {error}")
-        self.request.check()
+                log.warning("no checkpoint of %s at step %d: %s", self.path, engine.total_steps, error)
+            self.saved_at, self.saved_step = time.monotonic(), engine.total_steps
+        self.request.answer(id(self))
+
+    def finish(self, status: str, message: str = "") -> None:
+        """Write the results and how the replica ended."""
+        assert self.folder is not None
+        if status == "interrupted" and self.engine.task == len(self.engine.stream):
+            status, message = "complete", ""
+        results = self.engine.results()
+        try:
+            results.save(self.path)
+            self.folder.status(status, message)
+            if status == "complete":
+                (self.path / checkpoint.PREVIOUS).unlink(missing_ok=True)
+        except OSError as error:
+            raise LetheError(f"Expected {self.path} to take the results, got {error}") from error
+        finally:
+            for tracker in self.trackers:
+                tracker.finish(results, status)
+        self.outcome = Outcome(self.path, status, message, results)
+
+    def close(self) -> None:
+        """Let others write the folder."""
+        if self.folder is not None:
+            self.folder.close()
 
 
 def _out_of_memory(error: BaseException) -> bool:

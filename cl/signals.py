@@ -25,15 +25,24 @@ class Request:
 
     Attributes:
         number: the signal received, or None.
+        expected: how many replicas save their state before the run ends.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self.expected = 1
+        self._saved: set[int] = set()
 
-    def check(self) -> None:
-        """Raise `Interrupted` if a signal came."""
-        if self.number is not None:
+    def answer(self, who: int) -> None:
+        """Note that replica `who` has saved its state if a signal came; the last one raises `Interrupted`.
+
+        A replica that comes a second time raises too: it does not wait for others that lag behind.
+        """
+        if self.number is None:
+            return
+        if who in self._saved or len(self._saved) + 1 >= self.expected:
             raise Interrupted(self.number)
+        self._saved.add(who)
 
 
 @contextlib.contextmanager
