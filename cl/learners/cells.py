@@ -53,7 +53,7 @@ class Cell(nn.Module):
 
     def project(self, x: Tensor) -> Tensor:
         """Return what the input adds to every gate: (B, T, G H) for x (B, T, D)."""
-        return F.linear(x, *self._weights("ih"))
+        return F.linear(x, *self.weights("ih"))
 
     def step(self, projected: Tensor, state: State) -> State:
         """Return the next state, given one step of `project` (B, G H)."""
@@ -63,7 +63,8 @@ class Cell(nn.Module):
         """Return the gates of one step, by name, each (B, H) in (0, 1); ``keep`` is the fraction of state kept."""
         return {}
 
-    def _weights(self, which: str) -> tuple[Tensor, Tensor]:
+    def weights(self, which: str) -> tuple[Tensor, Tensor]:
+        """Return weight and bias of the inputs (``ih``) or of the state (``hh``), gates stacked."""
         weight, bias = getattr(self.kernel, f"weight_{which}_l0"), getattr(self.kernel, f"bias_{which}_l0")
         return cast(Tensor, weight), cast(Tensor, bias)
 
@@ -87,7 +88,7 @@ class RNNCell(Cell):
 
     def step(self, projected: Tensor, state: State) -> State:
         """Return the next state (h,)."""
-        return (self.activation(projected + F.linear(state[0], *self._weights("hh"))),)
+        return (self.activation(projected + F.linear(state[0], *self.weights("hh"))),)
 
 
 class LSTMCell(Cell):
@@ -132,7 +133,7 @@ class LSTMCell(Cell):
     def _gates(self, projected: Tensor, state: State) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return input gate, forget gate, candidate and the output gate before its peephole and sigmoid."""
         h, c = state
-        i, f, g, o = (projected + F.linear(h, *self._weights("hh"))).chunk(4, -1)
+        i, f, g, o = (projected + F.linear(h, *self.weights("hh"))).chunk(4, -1)
         if self.peepholes is not None:
             i, f = i + self.peepholes[0] * c, f + self.peepholes[1] * c
         return torch.sigmoid(i), torch.sigmoid(f), torch.tanh(g), o
@@ -181,7 +182,7 @@ class GRUCell(Cell):
 
     def _parts(self, projected: Tensor, state: State) -> tuple[Tensor, Tensor, Tensor]:
         """Return reset gate, update gate and candidate."""
-        (ri, zi, ni), (rh, zh, nh) = projected.chunk(3, -1), F.linear(state[0], *self._weights("hh")).chunk(3, -1)
+        (ri, zi, ni), (rh, zh, nh) = projected.chunk(3, -1), F.linear(state[0], *self.weights("hh")).chunk(3, -1)
         r = torch.sigmoid(ri + rh)
         return r, torch.sigmoid(zi + zh), torch.tanh(ni + r * nh)
 

@@ -184,8 +184,9 @@ def test_later_inputs_change_no_earlier_output(name):
     x = floats().requires_grad_()
     step = 4
     (gradient,) = torch.autograd.grad(net(x)[:, step].square().sum(), x)
-    assert not gradient[:, step + 1 :].any()
-    assert gradient[:, : step + 1].abs().sum((0, 2)).gt(0).all()
+    size = gradient.abs().sum((0, 2))
+    assert size[step + 1 :].max() < 1e-5 * size.max()  # not zero where a convolution goes through an FFT
+    assert (size[: step + 1] > 1e-5 * size.max()).all()
 
 
 @each
