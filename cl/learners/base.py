@@ -22,7 +22,7 @@ FACTS = ("input_shape", "n_classes", "vocabulary", "padded", "target")
 def stream_facts(make: Callable[..., "Learner"], info: "StreamInfo") -> dict[str, Any]:
     """Return the facts of a stream (fields of `StreamInfo`) that a learner's constructor asks for by name."""
     asked = inspect.signature(make).parameters
-    return {name: getattr(info, name) for name in FACTS if name in asked and hasattr(info, name)}
+    return {name: getattr(info, name) for name in FACTS if name in asked}
 
 
 class Learner(nn.Module):

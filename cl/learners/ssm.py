@@ -58,7 +58,8 @@ class S4D(nn.Module):
         """Return y (B, H, T) for u (B, H, T)."""
         t = u.shape[2]
         spectrum = torch.fft.rfft(u.float(), n=2 * t) * torch.fft.rfft(self.kernel(t), n=2 * t)
-        return torch.fft.irfft(spectrum, n=2 * t)[..., :t].to(u.dtype) + self.d[:, None] * u
+        convolved: Tensor = torch.fft.irfft(spectrum, n=2 * t)[..., :t].to(u.dtype)
+        return convolved + self.d[:, None] * u
 
     def scan(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Return y (B, H, T) and the states (B, H, N / 2, T) complex, step by step."""
