@@ -22,8 +22,8 @@ LISTED = 10  # accuracies of more tasks than this are summed up
 class Console(Tracker):
     """Shows tasks, steps, loss, the time left, and the accuracy after each task, on standard error.
 
-    The bar is drawn on a terminal by the main process alone; a worker of a sweep prints plain lines that begin with the
-    run's name.
+    The bar is drawn on a terminal by the main process alone. Elsewhere plain lines begin with the run's name: one after
+    every task, or, in a worker of a sweep, one every so often and one at the end.
 
     Args:
         every: seconds between two plain lines where there is no terminal, >= 0.
@@ -36,6 +36,7 @@ class Console(Tracker):
         expect(every >= 0, "tracker.console.every", ">= 0", every)
         self.every = every
         self._facts: RunFacts | None = None
+        self._worker = False
         self._bar: Progress | None = None
         self._bar_id: TaskID | None = None
         self._started = self._last = 0.0
@@ -44,12 +45,12 @@ class Console(Tracker):
     def start(self, facts: RunFacts) -> None:
         """Begin the bar, or say what runs."""
         self._facts = facts
+        self._worker = multiprocessing.current_process().name != "MainProcess"
         self._started = self._last = time.monotonic()
         self._first = None
-        alone = multiprocessing.current_process().name == "MainProcess"
-        if alone and sys.stderr.isatty():
+        if not self._worker and sys.stderr.isatty():
             self._draw(facts)
-        else:
+        elif not self._worker:
             self._print(f"{facts.info.n_tasks} tasks, scenario {facts.info.scenario}")
 
     def progress(self, task: int, step: int, steps: int, loss: float) -> None:
@@ -70,9 +71,10 @@ class Console(Tracker):
 
     def row(self, k: int, step: int, accuracy: Array, loss: Array) -> None:
         """Print the accuracy on the tasks seen."""
-        if k == 0:
+        now = time.monotonic()
+        if k == 0 or (self._worker and now - self._last < self.every):
             return
-        self._last = time.monotonic()
+        self._last = now
         self._print(f"task {k}/{self._tasks()} done: {row_text(accuracy[:k])}")
         if self._bar is not None and self._bar_id is not None:
             self._bar.update(self._bar_id, completed=k)
@@ -82,7 +84,8 @@ class Console(Tracker):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-        self._print(f"{status} after {clock(time.monotonic() - self._started)}")
+        done = results.accuracy[0, int(np.isfinite(results.accuracy[0]).all(1).sum()) - 1]
+        self._print(f"{status} after {clock(time.monotonic() - self._started)}, mean accuracy {done.mean():.3f}")
 
     def _tasks(self) -> int:
         return 0 if self._facts is None else self._facts.info.n_tasks

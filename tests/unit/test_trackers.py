@@ -4,6 +4,7 @@ import itertools
 import json
 import sys
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -51,6 +52,17 @@ def test_plain_lines_at_most_one_a_task_when_they_are_rare(capsys):
         "task 3/3 done: accuracy 0.900 0.800 0.700, mean 0.800",
     ]
     assert lines[-1].startswith("tiny-naive-seed0: complete after 0:00:")
+    assert lines[-1].endswith(", mean accuracy 0.500")
+
+
+def test_a_worker_of_a_sweep_prints_one_line_for_a_short_run(capsys, monkeypatch):
+    monkeypatch.setattr("multiprocessing.current_process", lambda: SimpleNamespace(name="LokyProcess-1"))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    tell(Console(every=1e9))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("tiny-naive-seed0: complete after")
+    tell(Console(every=0))
+    assert len(capsys.readouterr().err.splitlines()) == 10
 
 
 def test_plain_lines_say_where_the_run_is(capsys):
