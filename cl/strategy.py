@@ -195,7 +195,7 @@ class Strategy(nn.Module):
         facts = {"active", "tasks_seen", "task_classes"}
         sizes: dict[str, int] = {}
         for name, tensor in (*self.named_parameters(), *self.named_buffers()):
-            if id(tensor) not in own and name not in facts and not name.endswith(".dropout_key"):
+            if id(tensor) not in own and name.rpartition(".")[2] not in facts and not name.endswith(".dropout_key"):
                 kind = name.split(".", 1)[0]
                 sizes[kind] = sizes.get(kind, 0) + tensor.numel() * tensor.element_size()
         return sizes

@@ -94,7 +94,7 @@ class HAT(Strategy):
         for name, mask in self.masks().items():
             now[name].copy_(torch.lerp(self.before[name], now[name], mask))
         for e in self.embeddings:
-            e.clamp_(-EMBEDDING_LIMIT, EMBEDDING_LIMIT)
+            e.copy_(e.clamp(-EMBEDDING_LIMIT, EMBEDDING_LIMIT))
         self.position.copy_(aux["position"])
 
     def masks(self) -> dict[str, Tensor]:

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
+from cl.build import construct
+from cl.cli.compose import compose
 from cl.strategy import Strategy
 from cl.testing import checks
 
@@ -17,6 +19,9 @@ def shipped() -> list[tuple[str, type[Strategy], dict[str, Any]]]:
     found = []
     for path in sorted(CONF.glob("*.yaml")):
         fields = yaml.safe_load(path.read_text())
+        if "defaults" in fields:  # made of other yamls
+            fields = compose([f"strategy={path.stem}"])["strategy"]
+        fields = {name: construct(value, f"strategy.{name}") for name, value in fields.items()}
         module, _, name = fields.pop("_target_").rpartition(".")
         found.append((path.stem, getattr(importlib.import_module(module), name), fields))
     return found

@@ -1,0 +1,132 @@
+"""Combining strategies: sums and order by hand, what cannot be combined is refused by name."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from cl.cli.compose import compose
+from cl.errors import ConfigError
+from cl.testing import check_strategy
+from cl.testing.tiny import TinyStream, engine, state, train
+from strategies.agem import AGEM
+from strategies.combined import Combined
+from strategies.er import ER
+from strategies.ewc import EWC
+from strategies.frozen import Frozen
+from strategies.gpm import GPM
+from strategies.joint import Joint
+from strategies.l2_init import L2Init
+from strategies.packnet import PackNet
+from strategies.scratch import Scratch
+from strategies.si import SI
+from strategies.xdg import XdG
+
+
+def same(one, other):
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[n], other[n]) for n in one)
+
+
+@pytest.mark.parametrize(("make", "scenario"), [(ER, "class"), (EWC, "task"), (SI, "domain"), (XdG, "task")])
+def test_one_part_alone_is_that_strategy(make, scenario):
+    alone = train(make, TinyStream(scenario), epochs=3)
+    combined = train(Combined, TinyStream(scenario), epochs=3, parts={"only": make})
+    same(state(alone.strategy.learner), state(combined.strategy.learner))
+    np.testing.assert_array_equal(alone.accuracy, combined.accuracy)
+
+
+def test_penalties_add_up():
+    parts = {"a": partial(EWC, strength=50.0), "b": partial(L2Init, strength=0.1)}
+    made = engine(Combined, TinyStream("task"), parts=parts)
+    made.run_task(0)
+    made.strategy.learner.head.weight.data += 0.1
+    a, b = (made.strategy.parts[n].penalty() for n in "ab")
+    assert a > 0
+    assert b > 0
+    torch.testing.assert_close(made.strategy.penalty(), a + b)
+
+
+def test_importance_sees_the_gates_of_another_part():
+    made = engine(Combined, TinyStream("task"), parts={"gates": partial(XdG, share=0.5), "ewc": EWC})
+    made.run_task(0)
+    importance = made.strategy.parts["ewc"].quadratic.importance["blocks.0.1.weight"]
+    off = made.strategy.parts["gates"].gate_0[0] == 0
+    assert (importance[off] == 0).all()
+    assert (importance[~off] > 0).any()
+
+
+def test_replay_and_xdg_forget_less_than_either():
+    drops = {}
+    kinds = {
+        "er": {"er": partial(ER, memory_size=20)},
+        "gates": {"gates": partial(XdG, share=0.5)},
+        "both": {"er": partial(ER, memory_size=20), "gates": partial(XdG, share=0.5)},
+    }
+    for name, parts in kinds.items():
+        rows = [train(Combined, TinyStream("task", s), epochs=20, parts=parts).accuracy[-1].mean() for s in range(3)]
+        drops[name] = 1 - np.mean(rows)
+    assert drops["both"] <= min(drops["er"], drops["gates"])
+
+
+def test_a_part_that_replaces_the_network_is_followed():
+    strategy = train(Combined, TinyStream("class"), epochs=1, parts={"new": Scratch, "ewc": EWC}).strategy
+    assert all(part.learner is strategy.learner for part in strategy.parts.values())
+
+
+def test_frozen_layers_stay_in_evaluation_mode_whatever_the_order():
+    for parts in ({"f": partial(Frozen, after=0), "er": ER}, {"er": ER, "f": partial(Frozen, after=0)}):
+        made = engine(Combined, TinyStream("class"), parts=parts)
+        made.strategy.grow(0)
+        made.strategy.train()
+        assert not made.strategy.learner.blocks[0].training
+        assert made.strategy.learner.head.training
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"a": XdG, "b": PackNet}, "logits.*XdG.*PackNet"),
+        ({"first": ER, "second": partial(ER, memory_size=7)}, "first .*second"),
+        ({"a": Scratch, "b": Frozen}, "grow"),
+        ({}, "strategy.parts"),
+        ({"a": {"share": 0.5}}, "_partial_"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(parts, words):
+    with pytest.raises(ConfigError, match=words):
+        engine(Combined, TinyStream("task"), parts=parts)
+
+
+def test_a_part_must_support_the_scenario():
+    with pytest.raises(ConfigError, match="XdG"):
+        engine(Combined, TinyStream("class"), parts={"er": ER, "gates": XdG})
+
+
+def test_facts_are_those_of_the_parts():
+    strategy = engine(Combined, TinyStream("task"), parts={"all": Joint, "gates": XdG}).strategy
+    assert (strategy.sees, strategy.needs_task_id, strategy.vectorizable) == ("all", True, True)
+    strategy.enter(0)
+    assert strategy.parts["gates"].active.all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "parts",
+    [{"replay": partial(AGEM, memory_size=60), "l2": L2Init}, {"gates": partial(XdG, share=0.5), "si": SI}, {"g": GPM}],
+)
+def test_other_combinations_keep_the_contract(parts):
+    class Here(Combined):
+        """A combination in the scenario of its parts."""
+
+        scenarios = ("task",)
+
+    check_strategy(Here, parts=parts)
+
+
+def test_parts_are_chosen_on_the_command_line():
+    words = ["strategy=combined", "strategy@strategy.parts.first=xdg", "strategy.parts.first.share=0.5"]
+    parts = compose(words)["strategy"]["parts"]
+    assert parts["first"] == {"_target_": "strategies.xdg.XdG", "share": 0.5, "_partial_": True}
+    assert parts["second"]["_target_"] == "strategies.ewc.EWC"
