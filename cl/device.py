@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
+from cl.compiler import light_optimisers
 from cl.errors import ConfigError, expect
 
 
@@ -39,18 +40,20 @@ def find(name: str) -> torch.device:
 def guarantees(device: torch.device, threads: int | None, deterministic: bool) -> Iterator[None]:
     """Set the number of threads and deterministic kernels inside the block, and put everything back after it."""
     before = torch.get_num_threads()
-    were = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    mode = torch.get_deterministic_debug_mode()
     filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     if deterministic and device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     try:
         if threads is not None:
             torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic)
+        # The same switch as `torch.use_deterministic_algorithms`, which imports torch's compiler: 2 s of start-up.
+        torch.set_deterministic_debug_mode("error" if deterministic else "default")
         # Nothing here reads memory it has not written; filling it would cost time at every allocation.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        yield
+        with light_optimisers():
+            yield
     finally:
         torch.set_num_threads(before)
-        torch.use_deterministic_algorithms(were[0], warn_only=were[1])
+        torch.set_deterministic_debug_mode(mode)
         torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]

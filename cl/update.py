@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cl.batch import Batch
+from cl.compiler import light_step
 from cl.strategy import Aux, Strategy, overrides
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -77,7 +78,7 @@ class Updater:
                 p.grad = edited[name].contiguous()  # fused optimisers walk both in memory order
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters.values(), self.clip_norm)
-        self.optimizer.step()
+        light_step(self.optimizer)()
 
     def state_dict(self) -> dict[str, Any]:
         """Return a copy of the optimiser's state in plain types; {} where nothing is trained."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cl.compiler import light_step
 from cl.engine import Engine, SchedulerFactory
 
 # Rules that treat every number of a parameter alike, so that a stacked parameter learns as its parts would alone.
@@ -38,7 +39,7 @@ class Separate:
                 grad = grads[name]
                 parameter.grad = None if grad is None else grad[i]
             if engine.update.optimizer is not None:
-                engine.update.optimizer.step()
+                light_step(engine.update.optimizer)()
 
     def schedule(self, lanes: slice) -> None:
         """Take a step of the learning-rate schedules."""
@@ -77,7 +78,7 @@ class Together:
         """Take a step of all lanes down `grads` (S, *shape)."""
         for name, leaf in self.leaves.items():
             leaf.grad = grads[name]
-        self.optimizer.step()
+        light_step(self.optimizer)()
 
     def schedule(self, lanes: slice) -> None:
         """Take a step of the learning-rate schedule."""
