@@ -7,28 +7,27 @@ import shlex
 import sys
 import tempfile
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cl.errors import expect
 from cl.results import Results
-from cl.trackers.base import RunFacts, Tracker
-from cl.trackers.names import matrix_rows, series, summary
+from cl.trackers.base import RunFacts
+from cl.trackers.board import Board, matrix_rows, summary
 
 if TYPE_CHECKING:
     import wandb as api
 
-Array = NDArray[np.float64]
 MODES = ("auto", "online", "offline", "off")
 EXIT = {"complete": 0, "failed": 1, "interrupted": 130}
 DESCRIBES = ("config.yaml", "environment.json", "fingerprint.txt")
 
 
-class Wandb(Tracker):
+class Wandb(Board):
     """One W&B run a replica, in the group of its sweep.
 
     Everything within training is drawn against ``step`` (steps since the beginning of the run), everything measured
@@ -61,39 +60,25 @@ class Wandb(Tracker):
         self.project, self.entity, self.mode, self.timeout, self.artifact = project, entity, mode, timeout, artifact
         self._run: api.Run | None = None
         self._facts: RunFacts | None = None
-        self._offset = 0  # steps of the tasks that are finished
 
-    def start(self, facts: RunFacts) -> None:
+    def begin(self, facts: RunFacts) -> None:
         """Begin a W&B run and define its axes."""
-        self._facts, self._offset = facts, facts.step
+        self._facts = facts
         mode = choose_mode(self.mode)
         if mode == "off":
             return
-        self._run = self._begin(facts, mode)
+        self._run = self._init(facts, mode)
         self._run.define_metric("step", hidden=True)
         self._run.define_metric("tasks_learned", hidden=True)
         for within in ("train/*", "accuracy/*", "loss/*", "curve/*"):
             self._run.define_metric(within, step_metric="step")
         for after in ("drop/*", "seen/*"):
             self._run.define_metric(after, step_metric="tasks_learned")
-        self._just_learned = np.full(facts.info.n_tasks, np.nan)
 
-    def progress(self, task: int, step: int, steps: int, loss: float) -> None:
-        """Log the training loss."""
-        self._log({"step": self._offset + step, "train/loss": loss, "train/task": task + 1})
-
-    def curve(self, step: int, task: int, accuracy: Array) -> None:
-        """Log a point of every task's within-task curve."""
-        self._log({"step": step, **series("curve", accuracy)})
-
-    def row(self, k: int, step: int, accuracy: Array, loss: Array) -> None:
-        """Log accuracy, loss and drop of every task."""
-        self._offset = step
-        line = {"step": step, "tasks_learned": k, **series("accuracy", accuracy), **series("loss", loss)}
-        if k > 0 and self._run is not None:
-            self._just_learned[k - 1] = accuracy[k - 1]
-            line |= series("drop", self._just_learned - accuracy) | {"seen/accuracy": float(accuracy[:k].mean())}
-        self._log(line)
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Log values."""
+        if self._run is not None:
+            self._run.log({"step": step, **values})
 
     def finish(self, results: Results, status: str) -> None:
         """Log tables, charts, all measures and the artifact, and end the W&B run."""
@@ -114,10 +99,10 @@ class Wandb(Tracker):
             if kept:
                 _say(f"W&B run kept offline; to upload it: wandb sync {shlex.quote(str(Path(run.dir).parent))}")
 
-    def _begin(self, facts: RunFacts, mode: str) -> "api.Run":
+    def _init(self, facts: RunFacts, mode: str) -> "api.Run":
         import wandb
 
-        def begin(mode: Any) -> "api.Run":
+        def attempt(mode: Any) -> "api.Run":
             return wandb.init(
                 project=self.project,
                 entity=self.entity,
@@ -138,19 +123,15 @@ class Wandb(Tracker):
             )
 
         if mode == "offline":
-            return begin("offline")
+            return attempt("offline")
         try:
-            run = begin("online")
+            run = attempt("online")
         except (wandb.Error, OSError, TimeoutError) as error:
             reason = " ".join(str(error).split())
             _say(f"W&B cannot be reached, the run goes on offline: {reason}")
-            return begin("offline")
+            return attempt("offline")
         _say(f"W&B run: {run.url}")
         return run
-
-    def _log(self, line: dict[str, float]) -> None:
-        if self._run is not None:
-            self._run.log(line)
 
     @staticmethod
     def _log_artifact(run: "api.Run", facts: RunFacts, results: Results) -> None:
