@@ -101,7 +101,7 @@ def orthonormal(vectors: Tensor, basis: Tensor) -> Tensor:
         known = rows[: len(basis) + i]
         rest = complement(complement(vector, known), known)
         size = rest.norm()
-        independent = size > 1e-5 * vector.norm().clamp_min(1e-30)
+        independent = size > 1e-3 * vector.norm().clamp_min(1e-30)
         rows[len(basis) + i] = torch.where(independent, rest / size.clamp_min(1e-30), 0.0)
     return rows[len(basis) :]
 

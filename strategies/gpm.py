@@ -10,11 +10,13 @@ from cl.batch import Batch
 from cl.errors import ConfigError, expect
 from cl.importance import layers
 from cl.learners.base import Learner
+from cl.parameters import PerParameter
 from cl.projection import leading_directions
 from cl.seeding import generator
 from cl.strategy import Aux, Paper, Strategy
 from cl.streams.base import StreamInfo, Task
 
+PROJECTS = ("gradient", "step")
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm)
 
 
@@ -22,12 +24,13 @@ class GPM(Strategy):
     """Each layer's gradient is projected onto the complement of the inputs (or patches) that matter to earlier tasks.
 
     After each task the singular vectors of a layer's inputs at some samples are added, until they hold a share of the
-    energy; a step along the rest leaves the layer's answers to those inputs as they are. That holds for plain SGD:
-    momentum and Adam leave the complement. Separate heads are not projected, shared ones are. Parameters of
-    normalisation layers are trained on the first task alone.
+    energy; a step along the rest leaves the layer's answers to those inputs as they are. Separate heads are not
+    projected, shared ones are. Parameters of normalisation layers are trained on the first task alone.
 
     Differs from the paper: the projection is kept as a matrix (D, D) a layer, whose shape does not depend on the data;
-    a bias counts as the weight of a constant input, where the paper's networks have none.
+    a bias counts as the weight of a constant input, where the paper's networks have none; ``project=step`` also
+    projects the step that the optimiser makes of the gradients, which changes nothing in plain SGD, the paper's
+    optimiser, and keeps momentum and Adam from leaving the complement.
 
     Args:
         learner: see `Strategy`; made of linear, convolution and normalisation layers.
@@ -35,6 +38,7 @@ class GPM(Strategy):
         threshold: share of the energy to hold after the first task, in [0, 1].
         increase: how much the threshold grows with each task, >= 0.
         samples: training samples a task whose inputs are taken, > 0.
+        project: ``gradient`` (paper) or ``step``.
 
     Raises:
         ConfigError: the learner has trainable parameters in other layers.
@@ -46,13 +50,21 @@ class GPM(Strategy):
     neutral: ClassVar[dict[str, Any]] = {"threshold": 0.0, "increase": 0.0}
 
     def __init__(
-        self, learner: Learner, info: StreamInfo, threshold: float = 0.97, increase: float = 0.003, samples: int = 300
+        self,
+        learner: Learner,
+        info: StreamInfo,
+        threshold: float = 0.97,
+        increase: float = 0.003,
+        samples: int = 300,
+        project: str = "step",
     ) -> None:
         super().__init__(learner, info)
         expect(0 <= threshold <= 1, "strategy.threshold", "in [0, 1]", threshold)
         expect(increase >= 0, "strategy.increase", ">= 0", increase)
         expect(samples > 0, "strategy.samples", "> 0", samples)
+        expect(project in PROJECTS, "strategy.project", f"in {list(PROJECTS)}", project)
         self.threshold, self.increase, self.samples = threshold, increase, samples
+        self.before = PerParameter(learner) if project == "step" else None
         self.projections = nn.Module()
         self.projected: list[str] = []  # names of layers
         self.first_task_only: list[str] = []  # names of parameters
@@ -77,15 +89,29 @@ class GPM(Strategy):
 
     def gradients(self, grads: dict[str, Tensor], batch: Batch, aux: Aux) -> dict[str, Tensor]:
         """Return the part of each layer's gradient that is orthogonal to the inputs it has seen."""
-        out = dict(grads)
+        if self.before is not None:
+            self.before.copy_from(self.learner)
+        return self.orthogonal(grads)
+
+    def after_step(self, batch: Batch, aux: Aux) -> None:
+        """Take back the part of the step that is not orthogonal to them."""
+        if self.before is not None:
+            step = {f"learner.{n}": p - self.before[n] for n, p in self.learner.named_parameters()}
+            kept = self.orthogonal(step)
+            for name, p in self.learner.named_parameters():
+                p.sub_(step[f"learner.{name}"] - kept[f"learner.{name}"])
+
+    def orthogonal(self, change: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return what is left of a change of parameters (by full name) once each layer's is projected."""
+        out = dict(change)
         for name in self.projected:
-            leaves = [n for n in (f"learner.{name}.weight", f"learner.{name}.bias") if n in grads]
-            rows = torch.cat([grads[n].flatten(1) if grads[n].dim() > 1 else grads[n][:, None] for n in leaves], 1)
+            leaves = [n for n in (f"learner.{name}.weight", f"learner.{name}.bias") if n in change]
+            rows = torch.cat([change[n].flatten(1) if change[n].dim() > 1 else change[n][:, None] for n in leaves], 1)
             rows = rows - rows @ self.projection(name)
-            size = grads[leaves[0]][0].numel()
+            size = change[leaves[0]][0].numel()
             for leaf, part in zip(leaves, (rows[:, :size], rows[:, -1]), strict=False):
-                out[leaf] = part.reshape(grads[leaf].shape)
-        return out | {n: grads[n] * (self.tasks_seen == 0) for n in self.first_task_only}
+                out[leaf] = part.reshape(change[leaf].shape)
+        return out | {n: change[n] * (self.tasks_seen == 0) for n in self.first_task_only}
 
     @torch.no_grad()
     def end_task(self, task: Task) -> None:

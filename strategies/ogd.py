@@ -16,16 +16,17 @@ from cl.strategy import Aux, Paper, Strategy
 from cl.streams.base import StreamInfo, Task
 
 OUTPUTS = ("label", "mean", "all")
+PROJECTS = ("gradient", "step")
 
 
 class OGD(Strategy):
     """Gradients are projected onto the complement of the gradients of the outputs at samples of earlier tasks.
 
     After each task the gradients of outputs at a few samples are made orthonormal to those kept and stored; to first
-    order a step along the rest does not change these outputs. That holds for plain SGD: momentum and Adam leave the
-    complement.
+    order a step along the rest does not change these outputs.
 
-    Differs from the paper: none with SGD and outputs ``label``, its OGD-GTL.
+    Differs from the paper: ``project=step`` also projects the step that the optimiser makes of the gradients, which
+    changes nothing in plain SGD, the paper's optimiser, and keeps momentum and Adam from leaving the complement.
 
     Args:
         learner: see `Strategy`.
@@ -33,27 +34,50 @@ class OGD(Strategy):
         samples: samples a task whose gradients are stored, >= 0 (0 is fine-tuning); each costs the memory of a network.
         outputs: whose gradient: ``label`` (the true class's logit: OGD-GTL), ``mean`` of the logits (OGD-AVE) or
             ``all`` of the task's, one by one (OGD-ALL).
+        project: ``gradient`` (paper) or ``step``.
     """
 
     paper = Paper("Orthogonal gradient descent for continual learning", 2020, "https://arxiv.org/abs/1910.07104")
     scenarios = ("task", "domain", "class")
     protects = True
     neutral: ClassVar[dict[str, Any]] = {"samples": 0}
+    small: ClassVar[dict[str, Any]] = {"samples": 20}
     basis: Tensor
+    before: Tensor
 
-    def __init__(self, learner: Learner, info: StreamInfo, samples: int = 100, outputs: str = "label") -> None:
+    def __init__(
+        self,
+        learner: Learner,
+        info: StreamInfo,
+        samples: int = 100,
+        outputs: str = "label",
+        project: str = "step",
+    ) -> None:
         super().__init__(learner, info)
         expect(samples >= 0, "strategy.samples", ">= 0", samples)
         expect(outputs in OUTPUTS, "strategy.outputs", f"in {list(OUTPUTS)}", outputs)
         expect(info.target == "class", "stream.target", "'class' for orthogonal gradients", info.target)
-        self.samples, self.outputs = samples, outputs
+        expect(project in PROJECTS, "strategy.project", f"in {list(PROJECTS)}", project)
+        self.samples, self.outputs, self.steps = samples, outputs, project == "step"
         trained = {f"learner.{n}": p.numel() for n, p in learner.named_parameters() if p.requires_grad}
         self.names = list(trained)
         self.register_buffer("basis", torch.zeros(0, sum(trained.values())))
+        self.register_buffer("before", torch.zeros(sum(trained.values()) if self.steps else 0))
 
     def gradients(self, grads: dict[str, Tensor], batch: Batch, aux: Aux) -> dict[str, Tensor]:
         """Return the part of the gradients that is orthogonal to all stored ones."""
+        if self.steps:
+            self.before.copy_(flatten(dict(self.named_parameters()), self.names))
         return unflatten(complement(flatten(grads, self.names), self.basis), grads, self.names)
+
+    def after_step(self, batch: Batch, aux: Aux) -> None:
+        """Take back the part of the step along the stored gradients."""
+        if self.steps:
+            parameters: dict[str, Tensor] = dict(self.named_parameters())
+            step = flatten(parameters, self.names) - self.before
+            along = unflatten(step - complement(step, self.basis), parameters, self.names)
+            for name in self.names:
+                parameters[name].sub_(along[name])
 
     @torch.no_grad()
     def end_task(self, task: Task) -> None:

@@ -136,19 +136,21 @@ def learned(make, scenario="task", net=None, **fields):
     return strategy, stream
 
 
-def descend(strategy, stream, k, steps, lr):
-    """Plain gradient descent on the whole of task k, one step after another, as the engine does it."""
+def descend(strategy, stream, k, steps, lr, make=torch.optim.SGD):
+    """Take steps on the whole of task k, as the engine takes them."""
     if k == 0:
         strategy.grow(0)
         strategy.enter(0)
     batch = stream[k].train.batch(torch.arange(len(stream[k].train)), torch.zeros((), dtype=torch.long))
-    names = dict(strategy.named_parameters())
+    parameters = {n: p for n, p in strategy.named_parameters() if p.requires_grad}
+    optimizer = make(parameters.values(), lr=lr)
     for _ in range(steps):
         loss, aux = strategy.training_loss(batch)
-        grads = dict(zip(names, torch.autograd.grad(loss, list(names.values())), strict=True))
+        grads = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
         with torch.no_grad():
             for name, g in strategy.gradients(grads, batch, aux).items():
-                names[name] -= lr * g
+                parameters[name].grad = g
+            optimizer.step()
             strategy.after_step(batch, aux)
     return loss.item()
 
@@ -178,6 +180,16 @@ def test_ogd_leaves_stored_outputs_to_first_order(scenario):
     assert ratio[80] == pytest.approx(100, rel=0.1)
 
 
+@pytest.mark.parametrize("project", ["gradient", "step"])
+def test_adam_leaves_the_complement_unless_steps_are_projected(project):
+    strategy, stream = learned(OGD, samples=40, project=project)
+    before = torch.cat([p.detach().flatten() for p in strategy.learner.parameters()])
+    descend(strategy, stream, 1, 20, 0.01, torch.optim.Adam)
+    change = torch.cat([p.detach().flatten() for p in strategy.learner.parameters()]) - before
+    inside = (strategy.basis @ change).norm() / change.norm()
+    assert inside < 1e-4 if project == "step" else inside > 1e-2
+
+
 def test_ogd_projects_orthogonally_to_every_stored_gradient():
     for outputs, rows in (("label", 10), ("mean", 10), ("all", 20)):
         strategy, stream = learned(OGD, samples=10, outputs=outputs)
@@ -193,14 +205,16 @@ def test_ogd_projects_orthogonally_to_every_stored_gradient():
         assert stored.shape[0] == (160 if outputs == "all" else 80)
 
 
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam])
 @pytest.mark.parametrize("kind", ["mlp", "cnn"])
-def test_gpm_leaves_the_answers_of_the_first_task(kind):
+def test_gpm_leaves_the_answers_of_the_first_task(kind, optimizer):
     """With the whole energy held, outputs on the samples taken do not change at all, however long the next task."""
     nets = {"mlp": None, "cnn": CNN((1, 4, 4), 6, channels=(6, 8), hidden=(12,), norm="group")}
     strategy, stream = learned(GPM, net=nets[kind], threshold=1.0, samples=80)
     before, _ = logits(strategy, stream, 0)
-    first = descend(strategy, stream, 1, 1, 0.05)
-    last = descend(strategy, stream, 1, 60, 0.05)
+    lr = 0.05 if optimizer is torch.optim.SGD else 0.003
+    first = descend(strategy, stream, 1, 1, lr, optimizer)
+    last = descend(strategy, stream, 1, 60, lr, optimizer)
     after, _ = logits(strategy, stream, 0)
     torch.testing.assert_close(after[:, :2], before[:, :2], atol=2e-4, rtol=1e-4)
     assert last < first, "the head of the new task is free to learn"
