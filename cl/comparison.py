@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cl.errors import ConfigError
+from cl.groups import Group, final, measures, quantities
 from cl.metrics.base import discover, per_replica
-from cl.runs import Group, flatten, measures
+from cl.runs import flatten
 from cl.statistics import paired
 from cl.statistics.intervals import interval
 
@@ -21,13 +22,14 @@ def tidy(groups: Sequence[Group]) -> "pd.DataFrame":
     """Return one row for each run and metric.
 
     Columns: label, strategy, stream, seed, metric, value, folder. A metric with one value a task enters as its mean
-    over tasks; costs enter as ``cost.NAME``.
+    over tasks, what a measure saw of the network as its mean after the last task; costs enter as ``cost.NAME``.
     """
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
     for g in groups:
         values = {name: per_replica(found) for name, found in measures(g, groups).items()}
+        values |= {name: final(f, seen) for name, (f, seen) in quantities(g).items() if f.get("summary", True)}
         costs = sorted({name for r in g.results() for name, c in r.costs.items() if isinstance(c, int | float)})
         values |= {f"cost.{name}": g.cost(name) for name in costs}
         facts = {"label": g.label, "strategy": g.strategy, "stream": g.stream}

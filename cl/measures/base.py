@@ -32,6 +32,7 @@ class Quantity:
         source: who defined it.
         unit: ``fraction``, ``nats``, ...
         names: axis -> names of its entries, for axes that do not count from 0 or 1.
+        summary: False where the mean over the axes means nothing.
     """
 
     values: Array
@@ -41,6 +42,7 @@ class Quantity:
     source: str
     unit: str = "fraction"
     names: Mapping[str, list[str]] = field(default_factory=dict)
+    summary: bool = True
 
     def plain(self) -> dict[str, Any]:
         """Return the fields as plain types around the array, as they are saved."""

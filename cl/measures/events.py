@@ -79,6 +79,7 @@ class ForgettingEvents(Measure):
                 "",
                 "the stream",
                 "row",
+                summary=False,
             ),
         }
 

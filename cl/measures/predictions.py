@@ -99,6 +99,7 @@ class Predictions(Measure):
                 "counts",
                 "samples",
                 {**names, "predicted class": names["class"]},
+                summary=False,
             ),
         }
         if self.state["told_apart"]:
@@ -108,6 +109,7 @@ class Predictions(Measure):
                 "Which task's classes the samples of a task are taken for.",
                 "",
                 "share of samples",
+                summary=False,
             )
             found["new_class_bias"] = Quantity(
                 np.array(self.state["bias"], np.float64),

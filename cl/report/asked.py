@@ -6,15 +6,16 @@ from typing import Any
 
 import yaml
 
+from cl.groups import Group
 from cl.report.markup import facts, folded, table
-from cl.runs import Group, Run, flatten
+from cl.runs import Run, flatten
 
 
 def section(groups: Sequence[Group]) -> str:
     """Return the settings as HTML: differences in a table, the rest folded away."""
     flat = [dict(flatten(g.config)) for g in groups]
     keys = list(dict.fromkeys(k for config in flat for k in config))
-    differing = [k for k in keys if len({repr(config.get(k, "")) for config in flat}) > 1]
+    differing = [k for k in keys if len({repr(config.get(k, ...)) for config in flat}) > 1]
     shared = {k: flat[0][k] for k in keys if k not in differing}
     rows = [
         [g.label, *(config.get(k) for k in differing), ", ".join(map(str, g.seeds))]

@@ -5,8 +5,9 @@ from html import escape
 
 import numpy as np
 
+from cl.groups import Group
 from cl.metrics.base import tasks_learned
-from cl.runs import Group, Run
+from cl.runs import Run
 
 
 def notes(groups: Sequence[Group], runs: Sequence[Run]) -> list[tuple[str, str]]:

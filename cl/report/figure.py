@@ -104,23 +104,58 @@ class Figure:
 
 @dataclass(frozen=True)
 class HeatMap:
-    """Accuracy matrices, one a strategy.
+    """Matrices, one a strategy.
 
     Attributes:
         name: stem of its files.
         title: what it shows.
         reading: how to read it.
         labels: the strategies.
-        means: one (K+1, K) mean over seeds a strategy.
-        spreads: one (K+1, K) half-width of the interval a strategy.
+        styles: their places in the palette.
+        means: one (rows, columns) mean over seeds a strategy, NaN for empty cells.
+        spreads: one (rows, columns) half-width of the interval a strategy.
+        rows: what a row is.
+        columns: what a column is.
+        value: what a cell is.
+        first_row: number of the first row; columns count from 1.
+        low: value of the darkest colour.
+        high: value of the brightest.
+        marked: True outlines the cells (k, k) of row number k.
     """
 
     name: str
     title: str
     reading: str
     labels: tuple[str, ...]
+    styles: tuple[int, ...]
     means: tuple[Array, ...]
     spreads: tuple[Array, ...]
+    rows: str = "tasks trained"
+    columns: str = "task tested"
+    value: str = "accuracy"
+    first_row: int = 0
+    low: float = 0.0
+    high: float = 1.0
+    marked: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of plain values.
+
+    Attributes:
+        name: stem of its file.
+        title: what it shows.
+        reading: how to read it.
+        heads: one a column; the first column names the row.
+        rows: values.
+    """
+
+    name: str
+    title: str
+    reading: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[object, ...], ...]
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:

@@ -1,20 +1,25 @@
 """The page itself: HTML around the charts and tables, style and script included."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from importlib import resources
 
 import numpy as np
+from numpy.typing import NDArray
 
+from cl.groups import Group, final
 from cl.metrics.base import discover, per_replica
 from cl.report import asked, failures
-from cl.report.content import Block, Member, headline
-from cl.report.figure import Figure, HeatMap
-from cl.report.markup import scroll
+from cl.report.content import Block, headline
+from cl.report.figure import Figure, HeatMap, Table
+from cl.report.markup import scroll, table
+from cl.report.member import Member
 from cl.report.svg import draw, swatch
-from cl.runs import Group, Run
+from cl.runs import Run
 from cl.statistics.intervals import interval
 
+Array = NDArray[np.float64]
 LARGEST_MATRIX = 20  # tasks; larger matrices are pictures only
 
 
@@ -57,7 +62,13 @@ def _controls(blocks: Sequence[Block]) -> str:
         f"<span>{escape(label)}</span></label>"
         for label, style in members.items()
     )
-    tasks = max((p.task for b in blocks for f in b.figures for p in f.panels if p.task is not None), default=-1) + 1
+    tasks = (
+        max(
+            (p.task for b in blocks for f in b.items if isinstance(f, Figure) for p in f.panels if p.task is not None),
+            default=-1,
+        )
+        + 1
+    )
     switches = "".join(
         f'<label class="chip"><input type="checkbox" data-task-switch="{j}" checked><span>{j + 1}</span></label>'
         for j in range(tasks)
@@ -75,11 +86,14 @@ def _block(block: Block, number: int) -> str:
     parts = [
         f'<section class="stream"><h2>{escape(block.stream)}</h2><p class="headline">{escape(headline(block))}</p>'
     ]
-    for figure in block.figures[:2]:
-        parts.append(_figure(figure, f"f{number}-{figure.name}"))
-    parts.append(_matrices(block.heat, block.members, number))
-    for figure in block.figures[2:]:
-        parts.append(_figure(figure, f"f{number}-{figure.name}"))
+    for item in block.items:
+        ident = f"f{number}-{item.name}"
+        if isinstance(item, Figure):
+            parts.append(_figure(item, ident))
+        elif isinstance(item, HeatMap):
+            parts.append(_matrices(item, ident))
+        else:
+            parts.append(_table(item, ident))
     parts.append(_measures(block.members))
     parts.append("</section>")
     return "".join(parts)
@@ -94,75 +108,113 @@ def _figure(figure: Figure, ident: str) -> str:
     )
 
 
-def _matrices(heat: HeatMap, members: Sequence[Member], number: int) -> str:
+def _table(item: Table, ident: str) -> str:
+    return (
+        f'<div class="chart" id="{escape(ident)}"><h3>{escape(item.title)}</h3>'
+        f"{table(item.heads, item.rows, item.title)}"
+        f'<p class="caption">{escape(item.reading)} File: <code>figures/{escape(item.name)}.csv</code></p></div>'
+    )
+
+
+def _matrices(heat: HeatMap, ident: str) -> str:
     """Return the matrices as tables whose cells are coloured, which every reader and printer can show."""
-    k = heat.means[0].shape[1]
+    rows, k = heat.means[0].shape
     if k > LARGEST_MATRIX:
-        return f'<p class="note">Accuracy matrices of {k} tasks: see <code>figures/{heat.name}.png</code>.</p>'
+        return f'<p class="note">{escape(heat.title)}, {k} tasks: see <code>figures/{heat.name}.png</code>.</p>'
     tables = []
-    for label, mean, spread, m in zip(heat.labels, heat.means, heat.spreads, members, strict=False):
-        head = "".join(f'<th scope="col">{j + 1}</th>' for j in range(k))
-        rows = "".join(
-            f'<tr><th scope="row">{i}</th>'
-            + "".join(_cell(mean[i, j], spread[i, j], i == j + 1) for j in range(k))
-            + "</tr>"
-            for i in range(k + 1)
-        )
+    corner = f'<th scope="col"><span class="sr">{escape(heat.rows)}</span></th>'
+    head = corner + "".join(f'<th scope="col">{j + 1}</th>' for j in range(k))
+    for label, style, mean, spread in zip(heat.labels, heat.styles, heat.means, heat.spreads, strict=True):
+        body = ""
+        for i in range(rows):
+            number = i + heat.first_row
+            cells = (_cell(heat, mean[i, j], spread[i, j], heat.marked and number == j + 1) for j in range(k))
+            body += f'<tr><th scope="row">{number}</th>{"".join(cells)}</tr>'
         tables.append(
-            f'<div class="matrix" data-s="{m.style}"><table><caption>{swatch(m.style)} {escape(label)}</caption>'
-            f'<thead><tr><th scope="col"><span class="sr">after task</span></th>{head}</tr></thead>'
-            f"<tbody>{rows}</tbody></table></div>"
+            f'<div class="matrix" data-s="{style}"><table><caption>{swatch(style)} {escape(label)}</caption>'
+            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
         )
     return (
-        f'<figure class="chart" id="f{number}-{heat.name}"><h3>{escape(heat.title)}</h3><div class="matrices">'
-        f"{''.join(tables)}</div><figcaption>{escape(heat.reading)} Outlined: the task just trained. Files: "
+        f'<figure class="chart" id="{ident}"><h3>{escape(heat.title)}</h3>{_ramp(heat)}<div class="matrices">'
+        f"{''.join(tables)}</div><figcaption>{escape(heat.reading)} Files: "
         f"<code>figures/{heat.name}</code> .png .svg .csv</figcaption></figure>"
     )
 
 
-def _cell(mean: float, half: float, diagonal: bool) -> str:
+def _ramp(heat: HeatMap) -> str:
+    """Return the key of the colours."""
+    steps = "".join(f'<i class="h{i}"></i>' for i in range(0, 21, 2))
+    what = f"rows: {heat.rows}; columns: {heat.columns}; colour: {heat.value}"
+    return f'<p class="ramp"><span>{heat.low:g}</span>{steps}<span>{heat.high:g}</span><span>{escape(what)}</span></p>'
+
+
+def _cell(heat: HeatMap, mean: float, half: float, outlined: bool) -> str:
     if not np.isfinite(mean):
         return "<td></td>"
     sure = f' title="{mean:.3f} ± {half:.3f}"' if np.isfinite(half) else ""
-    level = int(np.clip(round(mean * 20), 0, 20))
-    text = "1" if mean >= 0.995 else f"{mean:.2f}".lstrip("0")
-    return f'<td class="h{level}{" now" if diagonal else ""}"{sure}>{text}</td>'
+    level = int(np.clip(round((mean - heat.low) / (heat.high - heat.low) * 20), 0, 20))
+    text = f"{mean:.2f}".replace("0.", ".", 1) if abs(mean) < 0.995 else f"{mean:.0f}"
+    return f'<td class="h{level}{" now" if outlined else ""}"{sure}>{text}</td>'
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table of measures: what it is, and its values (S,) for each member that has it."""
+
+    title: str
+    meaning: str
+    source: str
+    better: str
+    unit: str
+    values: tuple[Array | None, ...]
+
+
+def _all_rows(members: Sequence[Member]) -> list[Row]:
+    """Return the metrics, then what the measures that need the network saw, reduced to one number a run."""
+    rows = []
+    for name, metric in discover().items():
+        found = tuple(per_replica(m.values[name]) if name in m.values else None for m in members)
+        rows.append(Row(metric.title, metric.meaning, metric.source, metric.better, metric.unit, found))
+    facts = {name: f for m in members for name, (f, _) in m.seen.items() if f.get("summary", True)}
+    for name, f in facts.items():
+        found = tuple(final(*m.seen[name]) if name in m.seen else None for m in members)
+        rows.append(Row(name.replace("_", " "), f["meaning"], f["source"], f["better"], f["unit"], found))
+    return [row for row in rows if any(v is not None and np.isfinite(v).any() for v in row.values)]
 
 
 def _measures(members: Sequence[Member]) -> str:
     """Return the table of all metrics: a row each, with what it means and which direction is good."""
-    metrics = {n: m for n, m in discover().items() if any(n in member.values for member in members)}
-    rows = []
-    for name, metric in metrics.items():
-        found = [interval(per_replica(m.values[name])) if name in m.values else None for m in members]
-        means = [float(f.mean) if f is not None else np.nan for f in found]
-        if not np.isfinite(means).any():
-            continue
-        best = np.nanmax(means) if metric.better == "higher" else np.nanmin(means)
-        cells = ""
-        for member, f, mean in zip(members, found, means, strict=True):
-            text = "-" if f is None or not np.isfinite(mean) else _value(mean, metric.unit)
-            if f is not None and np.isfinite(f.half):
-                text += f"<small> ± {_value(float(f.half), metric.unit)}</small>"
-            cells += f'<td data-s="{member.style}"{" class=best" if mean == best else ""}>{text}</td>'
-        arrow = "higher is better ↑" if metric.better == "higher" else "lower is better ↓"
-        unit = "" if metric.unit == "fraction" else f" [{metric.unit}]"
-        rows.append(
-            f'<tr><th scope="row"><b>{escape(metric.title)}{escape(unit)}</b> <span class="dir">{arrow}</span>'
-            f'<span class="meaning">{escape(metric.meaning)} <cite>{escape(metric.source)}</cite></span></th>'
-            f"{cells}</tr>"
-        )
+    body = "".join(_row(row, members) for row in _all_rows(members))
     head = "".join(
         f'<th scope="col" data-s="{m.style}">{swatch(m.style)} {escape(m.label)} '
         f"<small>n={len(m.group.runs)}</small></th>"
         for m in members
     )
     top = f'<thead><tr><th scope="col">measure</th>{head}</tr></thead>'
-    table = f'<table class="measures">{top}<tbody>{"".join(rows)}</tbody></table>'
+    whole = scroll(f'<table class="measures">{top}<tbody>{body}</tbody></table>', "Table of measures")
+    reading = (
+        "Mean over seeds ± half of the 95 % t interval; of measures with a value a task, the mean over tasks. The best "
+        "mean of a row is set in bold; whether it is more than chance stands under paired differences. File: "
+    )
+    caption = f'<p class="caption">{reading}<code>figures/measures.csv</code></p>'
+    return f'<div class="chart"><h3>All measures</h3>{whole}{caption}</div>'
+
+
+def _row(row: Row, members: Sequence[Member]) -> str:
+    found = [None if v is None else interval(v) for v in row.values]
+    means = [np.nan if f is None else float(f.mean) for f in found]
+    best = {"higher": np.nanmax, "lower": np.nanmin}.get(row.better, lambda _: None)(means)
+    cells = ""
+    for member, f, mean in zip(members, found, means, strict=True):
+        text = "-" if f is None or not np.isfinite(mean) else _value(mean, row.unit)
+        if f is not None and np.isfinite(f.half):
+            text += f"<small> ± {_value(float(f.half), row.unit)}</small>"
+        cells += f'<td data-s="{member.style}"{" class=best" if mean == best else ""}>{text}</td>'
+    arrow = {"higher": "higher is better ↑", "lower": "lower is better ↓"}.get(row.better, "neither is better")
+    unit = "" if row.unit == "fraction" else f" [{row.unit}]"
     return (
-        f'<div class="chart"><h3>All measures</h3>{scroll(table, "Table of measures")}<p class="caption">Mean over '
-        "seeds ± half of the 95 % t interval. The best mean of a row is set in bold; whether it is more than "
-        "chance stands under paired differences. File: <code>figures/measures.csv</code></p></div>"
+        f'<tr><th scope="row"><b>{escape(row.title + unit)}</b> <span class="dir">{arrow}</span>'
+        f'<span class="meaning">{escape(row.meaning)} <cite>{escape(row.source)}</cite></span></th>{cells}</tr>'
     )
 
 

@@ -20,6 +20,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 DASHES = ("-", "--", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 FORMATS = ("png", "svg")
+SMALL_MATRIX = 8  # tasks; larger matrices are drawn without numbers
 
 
 def write(blocks: Sequence[Block], folder: Path) -> list[Path]:
@@ -33,14 +34,19 @@ def write(blocks: Sequence[Block], folder: Path) -> list[Path]:
         "axes.spines.top": False,
         "axes.spines.right": False,
         "svg.hashsalt": "lethe",
+        "svg.fonttype": "none",  # text stays text, which an editor of figures can change
     }
     with matplotlib.rc_context(look):
         for block in blocks:
             place = folder if len(blocks) == 1 else folder / _stem(block.stream)
             place.mkdir(parents=True, exist_ok=True)
-            for figure in block.figures:
-                written += _save(_draw(figure), figure.name, place, _rows(figure))
-            written += _save(_draw_heat(block.heat), block.heat.name, place, _heat_rows(block.heat))
+            for item in block.items:
+                if isinstance(item, Figure):
+                    written += _save(_draw(item), item.name, place, _rows(item))
+                elif isinstance(item, HeatMap):
+                    written += _save(_draw_heat(item), item.name, place, _heat_rows(item))
+                else:
+                    written.append(_csv(item.name, place, [list(item.heads), *map(list, item.rows)]))
     return written
 
 
@@ -53,13 +59,18 @@ def _save(drawing: Any, name: str, folder: Path, rows: list[list[object]]) -> li
     for kind in FORMATS:
         with atomic_path(folder / f"{name}.{kind}") as path:
             metadata = {"Date": None} if kind == "svg" else {}
-            drawing.savefig(path, format=kind, dpi=150, bbox_inches="tight", metadata=metadata)
+            drawing.savefig(path, format=kind, dpi=150, metadata=metadata)
+        drawing.set_layout_engine("none")  # the first format has laid it out
         made.append(folder / f"{name}.{kind}")
+    return [*made, _csv(name, folder, rows)]
+
+
+def _csv(name: str, folder: Path, rows: list[list[object]]) -> Path:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     with atomic_path(folder / f"{name}.csv") as path:
         path.write_text(text.getvalue(), encoding="utf-8")
-    return [*made, folder / f"{name}.csv"]
+    return folder / f"{name}.csv"
 
 
 def _draw(figure: Figure) -> Any:
@@ -127,37 +138,31 @@ def _panel(at: "Axes", figure: Figure, panel: Panel) -> None:
 def _draw_heat(heat: HeatMap) -> Any:
     from matplotlib.figure import Figure as Drawing
 
-    count, k = len(heat.means), heat.means[0].shape[1]
-    columns = min(count, 4)
-    rows = -(-count // columns)
-    drawing = Drawing(figsize=(2.6 * columns + 0.6, 2.7 * rows), layout="constrained")
-    axes = drawing.subplots(rows, columns, squeeze=False)
+    count, (rows, columns) = len(heat.means), heat.means[0].shape
+    across = min(count, 4)
+    down = -(-count // across)
+    drawing = Drawing(figsize=(2.6 * across + 0.6, 2.7 * down), layout="constrained")
+    axes = drawing.subplots(down, across, squeeze=False)
     image = None
     for i, at in enumerate(axes.flat):
         if i >= count:
             at.set_visible(False)
             continue
-        image = at.imshow(heat.means[i], vmin=0, vmax=1, cmap="cividis", aspect="auto")
+        image = at.imshow(heat.means[i], vmin=heat.low, vmax=heat.high, cmap="cividis", aspect="auto")
         at.set_title(heat.labels[i], fontsize=9)
-        at.set_xlabel("task tested")
-        at.set_ylabel("tasks trained")
-        if k <= 10:
-            at.set_xticks(range(k), range(1, k + 1))
-            at.set_yticks(range(k + 1))
-            for row, column in np.ndindex(heat.means[i].shape):
+        at.set_xlabel(heat.columns)
+        at.set_ylabel(heat.rows)
+        if columns <= SMALL_MATRIX:
+            at.set_xticks(range(columns), range(1, columns + 1))
+            at.set_yticks(range(rows), range(heat.first_row, heat.first_row + rows))
+            middle = heat.low + 0.55 * (heat.high - heat.low)
+            for row, column in np.ndindex(rows, columns):
                 value = heat.means[i][row, column]
                 if np.isfinite(value):
-                    at.text(
-                        column,
-                        row,
-                        f"{value:.2f}",
-                        ha="center",
-                        va="center",
-                        fontsize=5.5,
-                        color="k" if value > 0.55 else "w",
-                    )
+                    colour = "k" if value > middle else "w"
+                    at.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=5.5, color=colour)
     if image is not None:
-        drawing.colorbar(image, ax=axes, label="accuracy", shrink=0.8)
+        drawing.colorbar(image, ax=axes, label=heat.value, shrink=0.8)
     return drawing
 
 
@@ -172,9 +177,9 @@ def _rows(figure: Figure) -> list[list[object]]:
 
 
 def _heat_rows(heat: HeatMap) -> list[list[object]]:
-    head: list[object] = ["strategy", "tasks trained", "task tested", "accuracy", "half of the 95 % interval"]
+    head: list[object] = ["strategy", heat.rows, heat.columns, heat.value, "half of the 95 % interval"]
     return [head] + [
-        [label, i, j + 1, float(f"{mean[i, j]:.8g}"), float(f"{half[i, j]:.8g}")]
+        [label, i + heat.first_row, j + 1, float(f"{mean[i, j]:.8g}"), float(f"{half[i, j]:.8g}")]
         for label, mean, half in zip(heat.labels, heat.means, heat.spreads, strict=True)
         for i, j in np.ndindex(mean.shape)
     ]

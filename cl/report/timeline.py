@@ -7,8 +7,8 @@ that train longer on a task (joint, early stopping) stand beside the others.
 import numpy as np
 from numpy.typing import NDArray
 
+from cl.groups import Group
 from cl.results import Results
-from cl.runs import Group
 
 Array = NDArray[np.float64]
 ZOOM = 0.4  # part of a task shown after its start

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from cl.comparison import tidy
 from cl.files import atomic_path
+from cl.groups import group
 from cl.report import content, page
-from cl.runs import find, group, load
+from cl.runs import find, load
 
 
 def write_report(folders: Sequence[Path], out: Path, title: str = "", figures: bool = True) -> Path:
@@ -31,13 +32,13 @@ def write_report(folders: Sequence[Path], out: Path, title: str = "", figures: b
     now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     made = f"{len(runs)} runs read on {now}"
     out.mkdir(parents=True, exist_ok=True)
+    heading = title or f"Forgetting in {', '.join(b.stream for b in blocks) or out.resolve().name}"
+    with atomic_path(out / "report.html") as path:
+        path.write_text(page.render(blocks, groups, runs, made, heading), encoding="utf-8")
     if figures and blocks:
         from cl.report import paper
 
         paper.write(blocks, out / "figures")
         with atomic_path(out / "figures" / "measures.csv") as path:
             tidy(groups).to_csv(path, index=False)
-    heading = title or f"Forgetting in {', '.join(b.stream for b in blocks) or out.resolve().name}"
-    with atomic_path(out / "report.html") as path:
-        path.write_text(page.render(blocks, groups, runs, made, heading), encoding="utf-8")
     return out / "report.html"

@@ -60,13 +60,13 @@ def interval(values: Array, method: str = "t", level: float = 0.95) -> Interval:
 def _student(
     found: Array, finite: NDArray[np.bool_], mean: Array, count: NDArray[np.int64], level: float
 ) -> tuple[Array, Array]:
-    from scipy import stats
+    from scipy import special
 
     squares = np.where(finite, (found - mean) ** 2, 0.0).sum(axis=0)
     enough = count > 1
     freedom = np.maximum(count - 1, 1)
     error = np.sqrt(squares / freedom / np.maximum(count, 1))
-    half = np.where(enough, stats.t.ppf(0.5 + level / 2, freedom) * error, np.nan)
+    half = np.where(enough, special.stdtrit(freedom, 0.5 + level / 2) * error, np.nan)
     return np.asarray(mean - half), np.asarray(mean + half)
 
 

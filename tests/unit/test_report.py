@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cl import runs
+from cl import groups, runs
 from cl.cli.commands import report
 from cl.report import content, timeline
 from cl.report.figure import ticks
@@ -70,8 +70,8 @@ def test_files_of_every_figure(tmp_path: Path) -> None:
     report.main([str(tmp_path), "--out", str(tmp_path / "out")])
     made = {p.name for p in (tmp_path / "out" / "figures").iterdir()}
     names = {"average_accuracy", "forgetting_curves", "accuracy_drop", "stability_gap", "paired_differences"}
-    names |= {"pareto_seconds_train", "pareto_bytes_stored", "accuracy_matrix"}
-    assert made == {f"{n}.{kind}" for n in names for kind in ("png", "svg", "csv")} | {"measures.csv"}
+    names |= {"pareto_seconds_train", "pareto_bytes_stored", "accuracy_matrix", "retention"}
+    assert made == {f"{n}.{kind}" for n in names for kind in ("png", "svg", "csv")} | {"measures.csv", "costs.csv"}
     with (tmp_path / "out" / "figures" / "accuracy_matrix.csv").open() as file:
         rows = [
             r
@@ -103,8 +103,8 @@ def test_unequal_data_is_told(tmp_path: Path) -> None:
     assert any("fingerprints of the stream differ" in t for t in read(tmp_path / "report.html").text)
 
 
-def group(root: Path) -> runs.Group:
-    return runs.group([runs.load(f) for f in runs.find([root])])[0]
+def group(root: Path) -> groups.Group:
+    return groups.group([runs.load(f) for f in runs.find([root])])[0]
 
 
 def test_axis_counts_tasks(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_order_and_headline(tmp_path: Path) -> None:
     for seed in range(2):
         write(tmp_path, "naive", seed, accuracy=matrix(3, 0.0, seed, noise=0))
         write(tmp_path, "er", seed, accuracy=matrix(3, 1.0, seed, noise=0))
-    (block,) = content.blocks(runs.group([runs.load(f) for f in runs.find([tmp_path])]))
+    (block,) = content.blocks(groups.group([runs.load(f) for f in runs.find([tmp_path])]))
     assert [m.label for m in block.members] == ["er", "naive"]
     assert content.headline(block) == (
         "After 3 tasks er reaches 0.950 ± 0.000 average accuracy and still has 0.950 on the first task; "

@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cl import groups as grouping
 from cl import runs
 from cl.errors import DataError
 from tests.fake_runs import matrix, write
 
 
-def groups(root: Path) -> list[runs.Group]:
-    return runs.group([runs.load(f) for f in runs.find([root])])
+def groups(root: Path) -> list[grouping.Group]:
+    return grouping.group([runs.load(f) for f in runs.find([root])])
 
 
 def test_runs_that_differ_in_the_seed_are_one_group(tmp_path: Path) -> None:
@@ -77,7 +78,7 @@ def test_references_are_found_and_matched_by_seed(tmp_path: Path) -> None:
         if seed < 2:
             write(tmp_path, "joint", seed, accuracy=matrix(3, 1.0, seed, noise=0))
     found = {g.label: g for g in groups(tmp_path)}
-    values = runs.measures(found["ewc"], list(found.values()))
+    values = grouping.measures(found["ewc"], list(found.values()))
     final = {kept: 0.5 + 0.45 * np.mean([kept**2, kept, 1]) for kept in (0.2, 0.8, 1.0)}
     share = (final[0.8] - final[0.2]) / (final[1.0] - final[0.2])
     np.testing.assert_allclose(values["share_of_gap_closed"], [share, share, np.nan])

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cl.errors import ConfigError
-from cl.runs import Group, find, group, load
+from cl.groups import Group, group
+from cl.runs import find, load
 from cl.statistics.intervals import METHODS
 
 if TYPE_CHECKING:

@@ -1,0 +1,80 @@
+"""What a strategy costs: account of every run, and accuracy against the costs."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cl.groups import Group
+from cl.report.figure import Figure, Panel, Series, Table
+from cl.report.member import Member
+from cl.statistics.intervals import interval
+
+Array = NDArray[np.float64]
+
+
+def cost(group: Group, name: str) -> Array:
+    """Return a cost of every run (S,); ``bytes_stored`` is the sum of the bytes of all kinds."""
+    if name != "bytes_stored":
+        return group.cost(name)
+    kinds = {c for r in group.results() for c in r.costs if c.startswith("bytes_")}
+    columns = [np.nan_to_num(group.cost(c)) for c in kinds]
+    return np.asarray(np.sum(columns or [np.zeros(len(group.results()))], axis=0))
+
+
+def items(members: Sequence[Member]) -> list[Figure | Table | None]:
+    """Return the Pareto figures and the cost account."""
+    return [
+        pareto(members, "seconds_train", "Accuracy against training time", "seconds of training"),
+        pareto(members, "bytes_stored", "Accuracy against memory", "bytes stored beyond the network"),
+        account(members),
+    ]
+
+
+def pareto(members: Sequence[Member], name: str, title: str, x_label: str) -> Figure | None:
+    """Average accuracy against a cost; strategies that nothing beats in both are named in the caption."""
+    points = []
+    for m in members:
+        spent, reached = interval(cost(m.group, name)), m.metric("average_accuracy")
+        if np.isfinite(spent.mean) and np.isfinite(reached.mean):
+            points.append((float(spent.mean), reached, m))
+    if len(points) < 2 or len({p[0] for p in points}) < 2:
+        return None
+
+    def beaten(x: float, y: float) -> bool:
+        return any(a <= x and b.mean >= y and (a < x or b.mean > y) for a, b, _ in points)
+
+    front = [m.label for x, y, m in points if not beaten(x, float(y.mean))]
+    series = [
+        Series(m.label, m.style, np.array([x]), y.mean[None], y.low[None], y.high[None], joined=False)
+        for x, y, m in points
+    ]
+    return Figure(
+        f"pareto_{name}",
+        title,
+        f"Up and to the left is better. Not beaten in both by any other: {', '.join(front)}.",
+        x_label,
+        "average accuracy",
+        (Panel("", tuple(series)),),
+        log="x",
+        named=True,
+    )
+
+
+def account(members: Sequence[Member]) -> Table | None:
+    """Mean of every cost that the runs recorded."""
+    results = [r for m in members for r in m.group.results()]
+    names = list(dict.fromkeys(n for r in results for n, c in r.costs.items() if isinstance(c, int | float)))
+    if not names:
+        return None
+    rows = []
+    for m in members:
+        means = [float(interval(m.group.cost(n)).mean) for n in names]
+        rows.append((m.label, *(None if np.isnan(v) else float(f"{v:.4g}") for v in means)))
+    return Table(
+        "costs",
+        "Costs of a run",
+        "Mean over seeds. Seconds by phase, bytes that a strategy keeps beyond the network by kind.",
+        ("strategy", *(n.replace("_", " ") for n in names)),
+        tuple(rows),
+    )
