@@ -67,9 +67,14 @@ class StateAttention(nn.Module):
             return (steps <= steps[:, None])[None]
         return torch.ones_like(steps, dtype=torch.bool)[None, None] if real is None else real[:, None]
 
+    def read_weights(self, states: Tensor, real: Tensor | None, each: bool) -> Tensor:
+        """Return the attention (B, 1, T) of the last real step over `states` (B, T, D), or (B, T, T) of `each` step."""
+        queries = states if each else last(states, real)[:, None]
+        return self.weights(queries, states, self.allowed(states, real, each))
+
     def forward(self, states: Tensor, real: Tensor | None, each: bool) -> Tensor:
         """Return (B, D) for the last real step of `states` (B, T, D), or (B, T, D) for `each` step."""
         queries = states if each else last(states, real)[:, None]
-        context = self.weights(queries, states, self.allowed(states, real, each)) @ states
+        context = self.read_weights(states, real, each) @ states
         out: Tensor = torch.tanh(self.combine(torch.cat([context, queries], 2)))
         return out if each else out[:, 0]

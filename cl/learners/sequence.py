@@ -139,14 +139,18 @@ class SequenceLearner(Learner):
 
     def run(self, x: Tensor, gates: Sequence[Tensor] | None = None) -> tuple[list[Tensor], Tensor | None]:
         """Return the output of every block, each (B, width, T), gated, and which steps are real, see `read`."""
-        x, real = self.read(x)
+        steps, real = self.read(x)
+        return self.through(steps, real, gates), real
+
+    def through(self, x: Tensor, real: Tensor | None, gates: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """Return the output of every block, each (B, width, T), gated, for what `read` returned."""
         outputs: list[Tensor] = []
         for i, block in enumerate(self.blocks):
             x = block(x, real)
             if gates is not None:
                 x = x * gates[i][..., None]
             outputs.append(x)
-        return outputs, real
+        return outputs
 
     def activations(self, x: Tensor, gates: Sequence[Tensor] | None = None) -> list[Tensor]:
         """Return the output of every block, each (B, width, T), gated."""

@@ -1,0 +1,1 @@
+"""Forgetting over distance: how long a network that reads a sequence keeps what it read."""

@@ -1,0 +1,122 @@
+"""Recall against distance: how often something read d steps ago is given back rightly."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cl.errors import expect
+
+Array = NDArray[np.float64]
+_Z = 1.959963984540054  # 95 % of a normal distribution
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Recall at each distance.
+
+    Attributes:
+        distance: (L,) steps between cue and use, rising.
+        recall: (L,) mean score in [0, 1].
+        low, high: (L,) 95 % interval of Wilson 1927, which stays inside [0, 1] and holds for few samples.
+        count: (L,) samples.
+    """
+
+    distance: Array
+    recall: Array
+    low: Array
+    high: Array
+    count: Array
+
+
+@dataclass(frozen=True)
+class HalfLife:
+    """A distance at which half of the recall is lost.
+
+    Attributes:
+        steps: the estimate; infinite where half is never lost within the distances measured.
+        low, high: 95 % percentile bootstrap over samples.
+    """
+
+    steps: float
+    low: float
+    high: float
+
+
+def recall_curve(score: Array, distance: Array) -> Curve:
+    """Return the mean score at each distance with its interval.
+
+    Args:
+        score: (n,) in [0, 1], one number a sample (or a step).
+        distance: (n,) steps.
+
+    >>> recall_curve(np.array([1.0, 1.0, 1.0, 0.0]), np.array([2, 2, 5, 5])).recall.tolist()
+    [1.0, 0.5]
+    """
+    expect(len(score) == len(distance) and len(score) > 0, "score", "as long as `distance`, not empty", len(score))
+    steps, place = np.unique(distance, return_inverse=True)
+    count = np.bincount(place).astype(float)
+    mean = np.bincount(place, weights=score) / count
+    low, high = wilson(mean, count)
+    return Curve(steps.astype(float), mean, low, high, count)
+
+
+def wilson(mean: Array, count: Array) -> tuple[Array, Array]:
+    """Return the 95 % interval of Wilson 1927 for proportions `mean` of `count` samples.
+
+    >>> [round(float(v), 4) for v in wilson(np.array(1.0), np.array(10.0))]
+    [0.7225, 1.0]
+    """
+    spread = 1 + _Z**2 / count
+    centre = (mean + _Z**2 / (2 * count)) / spread
+    half = _Z / spread * np.sqrt(mean * (1 - mean) / count + _Z**2 / (4 * count**2))
+    return np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
+
+
+def half_distance(distance: Array, recall: Array, chance: float) -> float:
+    """Return the distance at which recall above chance first falls to half of what it is at the shortest distance.
+
+    Linear between measured distances; infinite where it does not fall so far, NaN where the shortest distance is not
+    above chance.
+
+    Args:
+        distance: (L,) rising.
+        recall: (L,).
+        chance: recall of a guess.
+
+    >>> half_distance(np.array([0.0, 10.0, 20.0]), np.array([1.0, 0.8, 0.4]), 0.2)
+    15.0
+    """
+    above = recall - chance
+    if above[0] <= 0:
+        return float("nan")
+    goal = above[0] / 2
+    below = np.flatnonzero(above <= goal)
+    if len(below) == 0:
+        return float("inf")
+    i = int(below[0])
+    fraction = (above[i - 1] - goal) / (above[i - 1] - above[i])
+    return float(distance[i - 1] + fraction * (distance[i] - distance[i - 1]))
+
+
+def half_life(score: Array, distance: Array, chance: float, seed: int) -> HalfLife:
+    """Return the half-distance of recall with a 95 % interval, by resampling the samples at each distance.
+
+    Args:
+        score: (n,) in [0, 1].
+        distance: (n,) steps.
+        chance: recall of a guess.
+        seed: of the resampling.
+    """
+    steps, place = np.unique(distance, return_inverse=True)
+    groups = [np.asarray(score, float)[place == i] for i in range(len(steps))]
+    estimate = half_distance(steps.astype(float), np.array([g.mean() for g in groups]), chance)
+    generator = np.random.default_rng(seed)
+    means = np.stack([g[generator.integers(len(g), size=(RESAMPLES, len(g)))].mean(1) for g in groups], 1)
+    found = np.sort([half_distance(steps.astype(float), row, chance) for row in means])
+    found = found[~np.isnan(found)]
+    if len(found) == 0:
+        return HalfLife(estimate, float("nan"), float("nan"))
+    low, high = (float(found[int(q * (len(found) - 1))]) for q in (0.025, 0.975))  # infinities do not interpolate
+    return HalfLife(estimate, low, high)
