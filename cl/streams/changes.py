@@ -36,28 +36,28 @@ class Change(ABC):
 
 
 class Permutation(Change):
-    """Permutes the positions of a sample; all channels of a pixel move together.
+    """Permutes the positions of a sample.
 
     Args:
         order: (P,) int64; position p of the output is position order[p] of the input.
-        channels: leading dimensions of a sample that stay as they are: 1 for images (C, H, W), 0 for sequences (T, D)
-            permuted over all T x D values.
+        first, last: the dimensions of a batch that are permuted as one: 2 and 3 for the pixels of images (B, C, H, W)
+            with all channels together, 1 and 2 for the values of sequences (B, T, D), 1 and 1 for their steps.
     """
 
-    def __init__(self, order: Tensor, channels: int = 1) -> None:
-        self.order, self.channels = order, channels
+    def __init__(self, order: Tensor, first: int = 2, last: int = 3) -> None:
+        self.order, self.first, self.last = order, first, last
 
     def __call__(self, x: Tensor, fill: Tensor) -> Tensor:
         """Return permuted inputs (B, *input)."""
-        return x.flatten(1 + self.channels).index_select(1 + self.channels, self.order).reshape(x.shape)
+        return x.flatten(self.first, self.last).index_select(self.first, self.order).reshape(x.shape)
 
     def to(self, device: torch.device) -> "Permutation":
         """Return the permutation on `device`."""
-        return Permutation(self.order.to(device), self.channels)
+        return Permutation(self.order.to(device), self.first, self.last)
 
     def describe(self) -> str:
         """Return a hash of the order."""
-        return f"permutation {self.channels} {hashlib.sha256(self.order.cpu().numpy().tobytes()).hexdigest()}"
+        return f"permutation {self.first} {self.last} {hashlib.sha256(self.order.cpu().numpy().tobytes()).hexdigest()}"
 
 
 class Rotation(Change):

@@ -1,5 +1,6 @@
 """Constructions: how tasks are cut from a source. A stream = source x construction x scenario."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence as List
 from dataclasses import dataclass
@@ -120,26 +121,28 @@ class Permuted(Construction):
     Args:
         n_tasks: number of tasks K.
         permute_first: False leaves the first task as it is.
+        steps: sequences (T, D) alone: True permutes whole time steps, False all T x D values.
     """
 
     same_classes = True
 
-    def __init__(self, n_tasks: int = 10, permute_first: bool = False) -> None:
+    def __init__(self, n_tasks: int = 10, permute_first: bool = False, steps: bool = False) -> None:
         expect(n_tasks > 0, "stream.construction.n_tasks", "> 0", n_tasks)
-        self.n_tasks, self.permute_first = n_tasks, permute_first
+        self.n_tasks, self.permute_first, self.steps = n_tasks, permute_first, steps
 
     def pieces(self, table: Table, shape: tuple[int, ...], seed: int) -> list[Piece]:
         """Return one piece a task."""
         if table.vocabulary:
             raise ConfigError("Expected float inputs to permute, got tokens")
-        channels = 1 if len(shape) == 3 else 0
-        count = torch.Size(shape[channels:]).numel()
+        first = 2 if len(shape) == 3 else 1
+        last = first if self.steps and len(shape) == 2 else len(shape)
+        count = math.prod(shape[first - 1 : last])
         classes = tuple(range(table.n_classes))
         pieces = []
         for k in range(self.n_tasks):
             order = torch.randperm(count, generator=generator(seed, "permutation", k))
             plain = k == 0 and not self.permute_first
-            pieces.append(Piece(classes, None if plain else Permutation(order, channels)))
+            pieces.append(Piece(classes, None if plain else Permutation(order, first, last)))
         return pieces
 
 

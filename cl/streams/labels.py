@@ -8,7 +8,6 @@ from torch import Tensor
 from cl.errors import ConfigError
 from cl.objectives import IGNORE
 from cl.streams.constructions import Piece
-from cl.streams.sources.base import Table
 
 
 @dataclass(frozen=True)
@@ -39,11 +38,14 @@ class Labelling:
         return torch.where(y == IGNORE, y, self.outputs[k][y.clamp_min(0)])
 
 
-def labelling(table: Table, pieces: list[Piece], scenario: str, same_classes: bool) -> Labelling:
+def labelling(
+    class_names: tuple[str, ...], target: str, pieces: list[Piece], scenario: str, same_classes: bool
+) -> Labelling:
     """Return the labels of a stream.
 
     Args:
-        table: the source.
+        class_names: what each class of the source means.
+        target: ``class``, ``steps`` or ``real``.
         pieces: its tasks.
         scenario: see `cl.streams.stream.TaskStream`.
         same_classes: True if all tasks show the same classes, so that ``online`` shares labels.
@@ -51,20 +53,20 @@ def labelling(table: Table, pieces: list[Piece], scenario: str, same_classes: bo
     Raises:
         ConfigError: a regression stream in a scenario that gives tasks outputs of their own.
     """
-    names = tuple(tuple(table.class_names[c] for c in piece.classes) for piece in pieces)
-    same = same_classes or (table.target != "class")
+    names = tuple(tuple(class_names[c] for c in piece.classes) for piece in pieces)
+    same = same_classes or (target != "class")
     shared = scenario == "domain" or (scenario == "online" and same)
-    if table.target == "real":
+    if target == "real":
         if not shared:
             raise ConfigError(
                 f"Expected `stream.scenario` in ['domain', 'online'] for regression, got {scenario!r}; "
                 "its tasks share their outputs"
             )
-        each = tuple(range(table.n_classes))
-        return Labelling(None, table.n_classes, tuple(each for _ in pieces), names, True)
+        each = tuple(range(len(class_names)))
+        return Labelling(None, len(class_names), tuple(each for _ in pieces), names, True)
     sizes = [len(piece.classes) for piece in pieces]
     starts = [0] * len(sizes) if shared else [sum(sizes[:k]) for k in range(len(sizes))]
-    outputs = torch.full((len(pieces), table.n_classes), -1)
+    outputs = torch.full((len(pieces), len(class_names)), -1)
     for k, piece in enumerate(pieces):
         outputs[k, list(piece.classes)] = torch.arange(starts[k], starts[k] + sizes[k])
     total = max(sizes) if shared else sum(sizes)

@@ -108,7 +108,9 @@ class TaskStream(Stream):
         self.seed = seed
         shape = tuple(self.inputs.train.shape[1:])
         pieces = self.construction.pieces(self.table, shape, seed)
-        self.labelling: Labelling = labelling(self.table, pieces, self.scenario, self.construction.same_classes)
+        self.labelling: Labelling = labelling(
+            self.table.class_names, self.table.target, pieces, self.scenario, self.construction.same_classes
+        )
         self._pieces = [self._placed(piece) for piece in pieces]
         self.class_names = self.labelling.names
         self.info = StreamInfo(

@@ -83,6 +83,16 @@ def test_permutation_moves_pixels_and_keeps_channels():
         assert out[0, c].flatten().tolist() == [float(x[0, c].flatten()[i]) for i in order]
 
 
+@pytest.mark.parametrize("steps", [True, False])
+def test_permuted_sequences(steps):
+    change = Permuted(1, permute_first=True, steps=steps).pieces(table(3), (5, 2), 0)[0].change
+    assert len(change.order) == (5 if steps else 10)
+    x = torch.arange(20.0).reshape(2, 5, 2)
+    out = change(x, torch.zeros(()))
+    flat = x if steps else x.reshape(2, 10)
+    assert torch.equal(out.reshape(flat.shape), flat[:, change.order])
+
+
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
 @pytest.mark.parametrize("quarter", [0, 1, 2, 3, -1, 5])
 def test_rotation_by_quarters_is_rot90(interpolation, quarter):

@@ -11,7 +11,7 @@ from cl.errors import ConfigError, DataError
 from cl.streams import TaskStream
 from cl.streams.cache import decoded
 from cl.streams.constructions import Sequence, Split
-from cl.streams.sources import EMNIST, MNIST, Digits, ImageFolder, Omniglot, Several, Wrapped
+from cl.streams.sources import EMNIST, MNIST, AsSequence, Digits, ImageFolder, Omniglot, Several, Wrapped
 from cl.streams.sources.files import ImageFiles
 
 
@@ -233,6 +233,25 @@ def test_several_sources_share_a_shape(tmp_path):
     assert float(x.sum() - x[12:20, 12:20].sum()) == 0
     with pytest.raises(ConfigError, match=r"`stream\.source\.size` >= 28"):
         Several(sources, size=20, channels=1, fit="pad").load(tmp_path, False)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_as_sequences(tmp_path, channels):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (4, 6, 3) if channels == 3 else (4, 6)).astype(np.uint8)
+    data = Pairs([(image, 0), (image.copy(), 1)])
+    rows = AsSequence(Wrapped(data, data), "rows").load(tmp_path, False)
+    pixels = AsSequence(Wrapped(data, data), "pixels").load(tmp_path, False)
+    assert rows.sequence
+    assert rows.train.x.shape == (2, 4, 6 * channels)
+    assert pixels.train.x.shape == (2, 24, channels)
+    cube = image.reshape(4, 6, -1)
+    for i in range(4):
+        for j in range(6):
+            assert pixels.train.x[0, 6 * i + j].tolist() == cube[i, j].tolist()
+            assert rows.train.x[0, i].reshape(channels, 6)[:, j].tolist() == cube[i, j].tolist()
+    with pytest.raises(ConfigError, match="padding"):
+        TaskStream(AsSequence(Digits()), Split(2), padding=2)
 
 
 class Pairs:

@@ -5,6 +5,7 @@ from cl.streams.sources.combined import Several, Wrapped
 from cl.streams.sources.digits import Digits
 from cl.streams.sources.folder import ImageFolder, Omniglot
 from cl.streams.sources.idx import EMNIST, KMNIST, MNIST, FashionMNIST
+from cl.streams.sources.sequential import AsSequence
 from cl.streams.sources.vision import CIFAR10, CIFAR100, SVHN
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "KMNIST",
     "MNIST",
     "SVHN",
+    "AsSequence",
     "Digits",
     "FashionMNIST",
     "ImageFolder",

@@ -1,0 +1,130 @@
+"""What a generated sequence task is: a rule that draws any number of samples from a key."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cl.errors import ConfigError, expect
+from cl.objectives import IGNORE
+from cl.seeding import integers
+
+ENCODINGS = ("one_hot", "bits", "tokens")
+Drawn = tuple[Tensor, Tensor, Tensor | None]
+
+
+@dataclass(frozen=True)
+class Problem(ABC):
+    """A sequence task whose samples are drawn exactly by a rule. Its fields are what may differ between tasks.
+
+    Class facts:
+        target: ``class``, ``steps`` or ``real``.
+        lag: the name of the field that says how far back the answer lies, or None.
+    """
+
+    target: ClassVar[str] = "class"
+    lag: ClassVar[str | None] = None
+
+    @property
+    @abstractmethod
+    def length(self) -> int:
+        """Time steps T of the longest sample."""
+
+    @property
+    @abstractmethod
+    def features(self) -> int:
+        """Features D of a step; 0 for tokens."""
+
+    @property
+    @abstractmethod
+    def class_names(self) -> tuple[str, ...]:
+        """What each output means: C names."""
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens, padding included; 0 for float inputs."""
+        return 0
+
+    @property
+    def varies(self) -> bool:
+        """True if samples differ in length."""
+        return False
+
+    @abstractmethod
+    def draw(self, key: Tensor, n: int) -> Drawn:
+        """Draw n samples from a key ().
+
+        Returns:
+            x (n, T, D) float32 or (n, T) int64 tokens; y (n,), (n, T) or (n, outputs); lengths (n,), or None if all
+            samples have length T.
+        """
+
+    def fixed(self, seed: int, k: int) -> "Problem":
+        """Return the problem of task k with what it draws once for the whole stream (an order, a code)."""
+        return self
+
+    def at(self, distance: int) -> "Problem":
+        """Return the same problem with another distance between cue and use.
+
+        Raises:
+            ConfigError: the problem has no distance.
+        """
+        if self.lag is None:
+            raise ConfigError(f"Expected a problem with a distance between cue and use, got {type(self).__name__}")
+        changed: Problem = replace(self, **{self.lag: distance})
+        return changed
+
+
+def bounds(value: int | tuple[int, int] | list[int], name: str, low: int = 1) -> tuple[int, int]:
+    """Return (low, high) of a field that is a number or a range [low, high], both included.
+
+    Raises:
+        ConfigError: it is neither, or below `low`.
+    """
+    ends = [value, value] if isinstance(value, int) else list(value)
+    rule = f"a whole number >= {low} or a range [low, high] of them"
+    expect(len(ends) == 2 and low <= ends[0] <= ends[1], name, rule, value)
+    return int(ends[0]), int(ends[1])
+
+
+def within(key: Tensor, n: int, ends: tuple[int, int], purpose: str) -> Tensor:
+    """Draw n whole numbers uniform in [low, high], both included: (n,) int64."""
+    return ends[0] + integers(key, (n,), ends[1] - ends[0] + 1, purpose)
+
+
+def symbol_features(symbols: int, encoding: str) -> int:
+    """Return the number of features that a symbol takes: one each, or one a bit."""
+    return symbols if encoding == "one_hot" else max(1, (symbols - 1).bit_length())
+
+
+def encode(symbol: Tensor, shown: Tensor, symbols: int, encoding: str) -> Tensor:
+    """Write symbols as features; all of them 0 where nothing is shown.
+
+    Args:
+        symbol: (n, T) int64 in [0, symbols).
+        shown: (n, T) bool.
+        symbols: how many there are.
+        encoding: ``one_hot`` or ``bits``.
+    """
+    if encoding == "one_hot":
+        features = F.one_hot(symbol, symbols)
+    else:
+        width = symbol_features(symbols, encoding)
+        features = symbol[..., None] >> torch.arange(width, device=symbol.device) & 1
+    return (features * shown[..., None]).to(torch.float32)
+
+
+def place(target: Tensor, where: Tensor, value: Tensor) -> Tensor:
+    """Write value (n, L) into target (n, T) at steps `where` (n, L); steps outside [0, T) are left out."""
+    inside = (where >= 0) & (where < target.shape[1])
+    wide = torch.cat([target, target[:, :1]], 1)  # one more column takes what falls outside
+    wide = wide.scatter(1, torch.where(inside, where, target.shape[1]), value.to(target.dtype))
+    return wide[:, :-1]
+
+
+def no_targets(n: int, length: int, device: torch.device) -> Tensor:
+    """Return targets (n, T) that ask for nothing."""
+    return torch.full((n, length), IGNORE, dtype=torch.long, device=device)
