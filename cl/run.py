@@ -17,6 +17,7 @@ from cl.device import find, guarantees
 from cl.engine import Engine
 from cl.errors import LetheError, TrainingError
 from cl.folder import RunFolder, code_hash, config_hash, read_status
+from cl.report.samples import write_samples
 from cl.results import Results
 from cl.settings import Settings
 from cl.signals import Interrupted, Request, listening
@@ -183,6 +184,7 @@ class Replica:
         self.folder = RunFolder(self.path)
         self._resume_or_clear()
         self.folder.start(self.config, fingerprint, self.device, started)
+        write_samples(stream, self.path)
         facts = RunFacts(
             name=self.path.name,
             group=self.settings.group or self.config["choices"]["stream"],

@@ -50,11 +50,11 @@ def _block(stream: str, groups: Sequence[Group], labels: list[str]) -> Block:
         curves.average(shown),
         curves.of_tasks(shown),
         curves.matrices(shown),
-        curves.drops(shown),
         curves.switches(shown),
+        curves.drops(shown),
+        curves.differences(shown),
         *curves.retention(shown),
         *network.items(shown),
-        curves.differences(shown),
         *price.items(shown),
     ]
     return Block(stream, tuple(members), tuple(item for item in items if item is not None))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from cl.metrics.base import mean_where
 from cl.metrics.matrix import average_accuracy, average_accuracy_by_task
 from cl.report import timeline
 from cl.report.figure import Figure, HeatMap, Panel, Series, Table
@@ -84,7 +85,7 @@ def drops(members: Sequence[Member]) -> Figure:
     """Accuracy drop of each task."""
     k = members[0].n_tasks
     x = np.arange(k, dtype=np.float64)
-    points = [m.beside(x, m.values["accuracy_drop"], i, len(members)) for i, m in enumerate(members)]
+    points = [m.beside(x, m.values["accuracy_drop"], i, len(members), (-1, 1)) for i, m in enumerate(members)]
     return Figure(
         "accuracy_drop",
         "Accuracy drop of each task",
@@ -94,6 +95,7 @@ def drops(members: Sequence[Member]) -> Figure:
         "accuracy drop",
         (Panel("", tuple(points)),),
         x_names=tuple(str(j + 1) for j in range(k)),
+        wide=False,
     )
 
 
@@ -136,7 +138,7 @@ def retention(members: Sequence[Member]) -> list[Figure | Table | None]:
         if len(t) == 0:
             continue
         moments = np.unique(t)
-        by_moment = np.stack([kept[:, t == moment].mean(axis=1) for moment in moments], axis=1)
+        by_moment = np.stack([_mean(kept[:, t == moment]) for moment in moments], axis=1)
         series.append(m.dots(moments, by_moment))
         found = forgetting.fit(t, kept)
         if found is not None:
@@ -155,6 +157,7 @@ def retention(members: Sequence[Member]) -> list[Figure | Table | None]:
         "retention",
         (Panel("", tuple(series)),),
         log="x",
+        wide=False,
     )
     table = Table(
         "retention_fits",
@@ -166,6 +169,10 @@ def retention(members: Sequence[Member]) -> list[Figure | Table | None]:
         tuple(rows),
     )
     return [figure, table if rows else None]
+
+
+def _mean(values: Array) -> Array:
+    return mean_where(values, np.isfinite(values))
 
 
 def _life(found: forgetting.Fit) -> tuple[str, str]:
@@ -198,4 +205,5 @@ def differences(members: Sequence[Member]) -> Figure | None:
         "difference of average accuracy",
         (Panel("", tuple(series)),),
         x_names=tuple(m.label for m in members[1:]),
+        wide=False,
     )

@@ -65,6 +65,7 @@ class Figure:
         x_names: names of x = 0, 1, 2, ..., for an axis of things instead of numbers.
         log: what the logarithmic view shows: ``error`` (1 - y), ``x``, ``y``, or "" for none.
         named: True writes the label beside every point.
+        wide: True takes the whole width of the page, False half of it where there is room.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Figure:
     x_names: tuple[str, ...] = ()
     log: str = ""
     named: bool = False
+    wide: bool = True
 
     def x_limits(self) -> tuple[float, float]:
         """Return the range of x, a little wider than the data where x counts things or points are named."""

@@ -50,16 +50,20 @@ class Member:
         return interval(per_replica(self.values[name]))
 
     def line(self, x: Array, values: Array, points: int | None = None) -> Series:
-        """Return a line of values (S, N) with a band over seeds, thinned to about `points`."""
+        """Return a line of shares (S, N) with a band over seeds within [0, 1], thinned to about `points`."""
         found = interval(values)
         keep = np.arange(len(x)) if points is None or len(x) <= points else timeline.thin(found.mean, points)
-        return Series(self.label, self.style, x[keep], found.mean[keep], found.low[keep], found.high[keep])
+        low, high = np.clip(found.low, 0, 1), np.clip(found.high, 0, 1)
+        return Series(self.label, self.style, x[keep], found.mean[keep], low[keep], high[keep])
 
-    def dots(self, x: Array, values: Array) -> Series:
-        """Return points of values (S, N) with error bars over seeds."""
+    def dots(self, x: Array, values: Array, bounds: tuple[float, float] = (-np.inf, np.inf)) -> Series:
+        """Return points of values (S, N) with error bars over seeds within `bounds`."""
         found = interval(values)
-        return Series(self.label, self.style, x, found.mean, found.low, found.high, joined=False)
+        low, high = np.clip(found.low, *bounds), np.clip(found.high, *bounds)
+        return Series(self.label, self.style, x, found.mean, low, high, joined=False)
 
-    def beside(self, x: Array, values: Array, place: int, of: int) -> Series:
+    def beside(
+        self, x: Array, values: Array, place: int, of: int, bounds: tuple[float, float] = (-np.inf, np.inf)
+    ) -> Series:
         """Return points moved aside, so that those of several strategies at one x do not cover each other."""
-        return self.dots(x + (place - (of - 1) / 2) * 0.7 / max(of, 1), values)
+        return self.dots(x + (place - (of - 1) / 2) * 0.7 / max(of, 1), values, bounds)

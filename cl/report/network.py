@@ -61,7 +61,7 @@ def read_outs(members: Sequence[Member]) -> Figure | None:
         points = []
         for i, m in enumerate(shown):
             values = m.group.accuracy[:, -1] if kind == "own" else m.seen[kind][1][:, -1]
-            points.append(m.beside(x, values, i, len(shown)))
+            points.append(m.beside(x, values, i, len(shown), (0, 1)))
         panels.append(Panel(title, tuple(points)))
     return Figure(
         "read_outs",
@@ -104,6 +104,7 @@ def by_layer(members: Sequence[Member], name: str) -> Figure | None:
         f"{name.replace('_', ' ')} [{facts['unit']}]" if facts["unit"] != "fraction" else name.replace("_", " "),
         (Panel("", tuple(points)),),
         x_names=names,
+        wide=False,
     )
 
 
@@ -131,6 +132,7 @@ def over_tasks(members: Sequence[Member]) -> Figure | None:
         "share",
         tuple(panels),
         (0.0, 1.0),
+        wide=False,
     )
 
 
@@ -187,7 +189,7 @@ def relearning(members: Sequence[Member]) -> Figure | None:
         return None
     k = shown[0].n_tasks
     x = np.arange(k - 1, dtype=np.float64)
-    points = [m.beside(x, m.seen["savings"][1][:, :-1], i, len(shown)) for i, m in enumerate(shown)]
+    points = [m.beside(x, m.seen["savings"][1][:, :-1], i, len(shown), (-np.inf, 1)) for i, m in enumerate(shown)]
     return Figure(
         "savings",
         "Savings in relearning",
@@ -197,4 +199,5 @@ def relearning(members: Sequence[Member]) -> Figure | None:
         "savings",
         (Panel("", tuple(points)),),
         x_names=tuple(str(j + 1) for j in range(k - 1)),
+        wide=False,
     )

@@ -141,7 +141,7 @@
     if (!cursor) { cursor = svg("path"); cursor.setAttribute("class", "cursor"); plot.querySelector("svg").append(cursor); }
     cursor.setAttribute("d", `M${closest.shown} 0V1000`);
   };
-  const hide = (plot) => { tip.hidden = true; plot.querySelector(".cursor")?.remove(); };
+  const hide = (plot) => { tip.hidden = true; plot.at = undefined; plot.querySelector(".cursor")?.remove(); };
   for (const plot of all(".plot")) {
     plot.addEventListener("pointermove", (e) => {
       const box = plot.getBoundingClientRect();

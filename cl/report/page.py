@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cl.groups import Group, final
 from cl.metrics.base import discover, per_replica
-from cl.report import asked, failures
+from cl.report import asked, failures, samples
 from cl.report.content import Block, headline
 from cl.report.figure import Figure, HeatMap, Table
 from cl.report.markup import scroll, table
@@ -95,14 +95,16 @@ def _block(block: Block, number: int) -> str:
         else:
             parts.append(_table(item, ident))
     parts.append(_measures(block.members))
+    parts.append(samples.section([run.folder for m in block.members for run in m.group.runs]))
     parts.append("</section>")
     return "".join(parts)
 
 
 def _figure(figure: Figure, ident: str) -> str:
     note = " Log scale shows the error, 1 - accuracy." if figure.log == "error" else ""
+    kind = "chart" if figure.wide else "chart half"
     return (
-        f'<figure class="chart" id="{escape(ident)}"><h3>{escape(figure.title)}</h3>{draw(figure, ident + "-p")}'
+        f'<figure class="{kind}" id="{escape(ident)}"><h3>{escape(figure.title)}</h3>{draw(figure, ident + "-p")}'
         f"<figcaption>{escape(figure.reading + note)} Files: <code>figures/{escape(figure.name)}</code> .png .svg .csv"
         "</figcaption></figure>"
     )
@@ -110,7 +112,7 @@ def _figure(figure: Figure, ident: str) -> str:
 
 def _table(item: Table, ident: str) -> str:
     return (
-        f'<div class="chart" id="{escape(ident)}"><h3>{escape(item.title)}</h3>'
+        f'<div class="chart{" half" if len(item.heads) < 6 else ""}" id="{escape(ident)}"><h3>{escape(item.title)}</h3>'
         f"{table(item.heads, item.rows, item.title)}"
         f'<p class="caption">{escape(item.reading)} File: <code>figures/{escape(item.name)}.csv</code></p></div>'
     )

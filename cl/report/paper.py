@@ -60,7 +60,6 @@ def _save(drawing: Any, name: str, folder: Path, rows: list[list[object]]) -> li
         with atomic_path(folder / f"{name}.{kind}") as path:
             metadata = {"Date": None} if kind == "svg" else {}
             drawing.savefig(path, format=kind, dpi=150, metadata=metadata)
-        drawing.set_layout_engine("none")  # the first format has laid it out
         made.append(folder / f"{name}.{kind}")
     return [*made, _csv(name, folder, rows)]
 
@@ -73,30 +72,45 @@ def _csv(name: str, folder: Path, rows: list[list[object]]) -> Path:
     return folder / f"{name}.csv"
 
 
-def _draw(figure: Figure) -> Any:
+def _axes(count: int, size: tuple[float, float], top: float, bottom: float, right: float = 0.15) -> Any:
+    """Return a drawing and a grid of `count` axes of `size` inches, with room in inches around them.
+
+    Margins are computed rather than found by a layout engine, which would take longer than all the drawing.
+    """
     from matplotlib.figure import Figure as Drawing
 
+    across = min(count, 4)
+    down = -(-count // across)
+    left, gap, between = 0.65, 0.62 if count > 1 else 0.0, 0.72
+    width = left + across * size[0] + (across - 1) * gap + right
+    height = top + down * size[1] + (down - 1) * between + bottom
+    drawing = Drawing(figsize=(width, height))
+    grid = []
+    for i in range(count):
+        row, column = divmod(i, across)
+        x, y = left + column * (size[0] + gap), height - top - row * (size[1] + between) - size[1]
+        grid.append(drawing.add_axes((x / width, y / height, size[0] / width, size[1] / height)))
+    return drawing, grid
+
+
+def _draw(figure: Figure) -> Any:
     count = len(figure.panels)
-    columns = min(count, 4)
-    rows = -(-count // columns)
-    size = (6.2, 3.8) if count == 1 else (2.6 * columns, 2.0 * rows + 0.5)
-    drawing = Drawing(figsize=size, layout="constrained")
-    axes = drawing.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-    for i, at in enumerate(axes.flat):
-        if i >= count:
-            at.set_visible(False)
-            continue
-        _panel(at, figure, figure.panels[i])
-        if i % columns == 0:
+    labels = list(dict.fromkeys(s.label for p in figure.panels for s in p.series))
+    in_a_row = 5 if count > 1 else 3
+    lines = 0 if figure.named else -(-len(labels) // in_a_row)
+    longest = max((len(n) for n in figure.x_names), default=0)
+    size = (5.4, 3.2) if count == 1 else (1.9, 1.45)
+    top = 0.2 + 0.19 * lines + (0.2 if count > 1 else 0.0)
+    drawing, grid = _axes(count, size, top, bottom=0.5 + (0.05 * longest if longest > 4 else 0))
+    for i, (at, panel) in enumerate(zip(grid, figure.panels, strict=True)):
+        _panel(at, figure, panel)
+        if i % 4 == 0:
             at.set_ylabel(figure.y_label)
-        if i >= count - columns:
+        if i >= count - 4:
             at.set_xlabel(figure.x_label)
-            at.tick_params(labelbottom=True)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    if not figure.named:
-        drawing.legend(
-            handles, labels, loc="outside upper left", ncols=min(5, max(1, len(labels))), frameon=False, fontsize=8
-        )
+    if lines:
+        found = dict(zip(*reversed(grid[0].get_legend_handles_labels()), strict=True))
+        drawing.legend(found.values(), found.keys(), loc="upper left", ncols=in_a_row, frameon=False, fontsize=8)
     return drawing
 
 
@@ -136,22 +150,16 @@ def _panel(at: "Axes", figure: Figure, panel: Panel) -> None:
 
 
 def _draw_heat(heat: HeatMap) -> Any:
-    from matplotlib.figure import Figure as Drawing
-
     count, (rows, columns) = len(heat.means), heat.means[0].shape
-    across = min(count, 4)
-    down = -(-count // across)
-    drawing = Drawing(figsize=(2.6 * across + 0.6, 2.7 * down), layout="constrained")
-    axes = drawing.subplots(down, across, squeeze=False)
+    drawing, grid = _axes(count, (1.9, 1.9), 0.35, 0.5, right=1.0)
     image = None
-    for i, at in enumerate(axes.flat):
-        if i >= count:
-            at.set_visible(False)
-            continue
+    for i, at in enumerate(grid):
         image = at.imshow(heat.means[i], vmin=heat.low, vmax=heat.high, cmap="cividis", aspect="auto")
         at.set_title(heat.labels[i], fontsize=9)
-        at.set_xlabel(heat.columns)
-        at.set_ylabel(heat.rows)
+        if i >= count - 4:
+            at.set_xlabel(heat.columns)
+        if i % 4 == 0:
+            at.set_ylabel(heat.rows)
         if columns <= SMALL_MATRIX:
             at.set_xticks(range(columns), range(1, columns + 1))
             at.set_yticks(range(rows), range(heat.first_row, heat.first_row + rows))
@@ -162,7 +170,9 @@ def _draw_heat(heat: HeatMap) -> Any:
                     colour = "k" if value > middle else "w"
                     at.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=5.5, color=colour)
     if image is not None:
-        drawing.colorbar(image, ax=axes, label=heat.value, shrink=0.8)
+        width, height = drawing.get_size_inches()
+        box = drawing.add_axes(((width - 0.75) / width, (height - 2.25) / height, 0.12 / width, 1.9 / height))
+        drawing.colorbar(image, cax=box, label=heat.value)
     return drawing
 
 

@@ -58,6 +58,7 @@ def pareto(members: Sequence[Member], name: str, title: str, x_label: str) -> Fi
         (Panel("", tuple(series)),),
         log="x",
         named=True,
+        wide=False,
     )
 
 

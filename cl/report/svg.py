@@ -15,6 +15,7 @@ from cl.report.figure import Figure, Panel, Series, ticks
 
 Array = NDArray[np.float64]
 STYLES = 24  # 8 colours x 3 dashes
+LONGEST_NAME = 18  # characters of a name under the axis before it is cut
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,13 @@ def _panel(figure: Figure, panel: Panel, ident: str) -> str:
     title = f"<h4>{escape(panel.title)}</h4>" if panel.title else ""
     spoken = escape(f"{figure.title}. {panel.title}. {_spoken(panel)}", quote=True)
     names = f' data-names="{escape("|".join(figure.x_names), quote=True)}"' if figure.x_names else ""
+    longest = max((len(n) for n in figure.x_names), default=0)
+    slant = f' style="--names:{min(longest, LONGEST_NAME)}"' if longest > 3 else ""
+    kind = "plot slant" if slant else "plot"
+    ranges = f'data-x="{x0:.9g},{x1:.9g}" data-y="{y0:.9g},{y1:.9g}" data-log="{figure.log}"{names}'
     return (
-        f'<div class="panel"{task}>{title}<div class="plot" id="{ident}" role="img" tabindex="0" aria-label="{spoken}" '
-        f'data-x="{x0:.9g},{x1:.9g}" data-y="{y0:.9g},{y1:.9g}" data-log="{figure.log}"{names}>'
+        f'<div class="panel"{task}>{title}<div class="{kind}"{slant} id="{ident}" role="img" tabindex="0" '
+        f'aria-label="{spoken}" {ranges}>'
         '<svg viewBox="0 0 1000 1000" preserveAspectRatio="none" aria-hidden="true">'
         f"{''.join(parts)}</svg>{labels}</div>"
         f'<p class="axes"><span class="yl">{escape(figure.y_label)}</span> '
@@ -127,7 +132,7 @@ def _tick(axis: str, place: float, value: float, text: str) -> str:
 
 def _x_ticks(figure: Figure, at_x: Scale, small: bool) -> str:
     if figure.x_names:
-        every = -(-len(figure.x_names) // (6 if small else 12))
+        every = -(-len(figure.x_names) // (6 if small else 24))
         shown = [(float(i), n) for i, n in enumerate(figure.x_names) if i % every == 0]
     else:
         x0, x1 = figure.x_limits()

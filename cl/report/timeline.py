@@ -12,25 +12,25 @@ from cl.results import Results
 
 Array = NDArray[np.float64]
 ZOOM = 0.4  # part of a task shown after its start
+NEAR = 1e-6  # of a task: a point of the curve this near to the end of a task is the end
 
 
 def of_task(group: Group, j: int) -> tuple[Array, Array]:
-    """Return x (N,) and the accuracy on task j of every run (S, N): the within-task curve where there is one.
+    """Return x (N,) and the accuracy on task j of every run (S, N).
 
-    Otherwise the column of the accuracy matrix: x = 0 before any training, k after task k.
+    These are the points of the within-task curve where there are any, and the column of the accuracy matrix (x = 0
+    before any training, k after task k) where the curve has no point.
     """
-    tasks = group.accuracy.shape[2]
-    rows = np.arange(tasks + 1, dtype=float)
+    rows = np.arange(group.accuracy.shape[2] + 1, dtype=np.float64)
     found = [_curve(r, j) for r in group.results()]
     if any(len(x) == 0 for x, _ in found):
         return rows, group.accuracy[:, :, j]
-    longest = max(found, key=lambda pair: len(pair[0]))[0]
-    lines = [np.interp(longest, x, y, right=np.nan) for x, y in found]
-    before = longest[0] > j + 1e-9 and j > 0  # the curve begins when the task does: show the matrix before it
-    early = rows[: j + 1] if before or j == 0 else rows[:0]
-    x = np.concatenate([early, longest])
-    values = np.concatenate([group.accuracy[:, : len(early), j], np.stack(lines)], axis=1)
-    return x, values
+    fine = max((x for x, _ in found), key=len)
+    fine = fine[np.abs(fine[:, None] - rows).min(axis=1) > NEAR]
+    curves = np.stack([np.interp(fine, x, y, right=np.nan) for x, y in found])
+    x = np.concatenate([rows, fine])
+    order = np.argsort(x)
+    return x[order], np.concatenate([group.accuracy[:, :, j], curves], axis=1)[:, order]
 
 
 def _curve(results: Results, j: int) -> tuple[Array, Array]:

@@ -16,6 +16,7 @@ from cl.errors import expect
 
 Array = NDArray[np.float64]
 FEWEST = 4  # points that a fit of two parameters and a variance needs
+LEARNED = 0.1  # smallest accuracy right after training of which a part can be said to be kept
 
 
 def exponential(t: Array, floor: float, tau: float) -> Array:
@@ -61,6 +62,8 @@ class Fit:
 def retention(accuracy: Array, task_steps: NDArray[np.int64]) -> tuple[Array, Array]:
     """Return steps since learned (N,) and retention (S, N) of every task at the end of every later task.
 
+    Later tasks that took no steps do not count. NaN for a task that was hardly learned (accuracy below `LEARNED`).
+
     Args:
         accuracy: (S, K+1, K).
         task_steps: (K,) steps trained on each task.
@@ -71,9 +74,11 @@ def retention(accuracy: Array, task_steps: NDArray[np.int64]) -> tuple[Array, Ar
     """
     k = accuracy.shape[2]
     ends = np.cumsum(task_steps)
-    pairs = [(j, row) for j in range(k) for row in range(j + 2, k + 1) if row <= len(ends)]
+    taken = [row for row in range(1, len(ends) + 1) if task_steps[row - 1] > 0]
+    pairs = [(j, row) for j in range(k) for row in taken if row > j + 1]
     t = np.array([float(ends[row - 1] - ends[j]) for j, row in pairs])
-    columns = [accuracy[:, row, j] / np.maximum(accuracy[:, j + 1, j], 1e-9) for j, row in pairs]
+    learned = np.where(accuracy >= LEARNED, accuracy, np.nan)
+    columns = [accuracy[:, row, j] / learned[:, j + 1, j] for j, row in pairs]
     return t, np.stack(columns, axis=1) if columns else np.zeros((len(accuracy), 0))
 
 

@@ -66,3 +66,6 @@ def test_retention_of_uneven_tasks() -> None:
     t, kept = retention(accuracy, np.array([5, 10, 20]))
     np.testing.assert_array_equal(t, [10, 30, 20])
     np.testing.assert_allclose(kept, [[0.5, 0.25, 0.5]])
+    t, kept = retention(np.where(accuracy == 0.8, 0.05, accuracy), np.array([5, 10, 0]))
+    np.testing.assert_array_equal(t, [10])  # after the third task no step had passed since the second
+    assert np.isnan(kept).all()
