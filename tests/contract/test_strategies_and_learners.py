@@ -1,0 +1,74 @@
+"""Every strategy runs unchanged on every kind of learner, or says before any training that it cannot."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from cl.build import construct
+from cl.cli.compose import compose
+from cl.errors import ConfigError
+from cl.learners.base import Learner
+from cl.learners.cnn import CNN
+from cl.learners.mlp import MLP
+from cl.learners.recurrent import GRU
+from cl.learners.transformer import Transformer
+from cl.strategy import Strategy
+from cl.streams.base import StreamInfo
+from cl.testing import TinyStream
+from cl.testing.tiny import engine
+
+CONF = Path(__file__).parents[2] / "conf" / "strategy"
+LEARNERS = {
+    "mlp": lambda info: MLP(info.input_shape, info.n_classes, hidden=(16, 16)),
+    "cnn": lambda info: CNN(info.input_shape, info.n_classes, channels=(8,), hidden=(16,)),
+    "gru": lambda info: GRU(info.input_shape, info.n_classes, hidden=16),
+    "transformer": lambda info: Transformer(info.input_shape, info.n_classes, width=16, heads=2),
+}
+
+
+def shipped() -> dict[str, tuple[type[Strategy], dict[str, Any]]]:
+    found = {}
+    for path in sorted(CONF.glob("*.yaml")):
+        fields = yaml.safe_load(path.read_text())
+        if "defaults" in fields:  # made of other yamls
+            fields = compose([f"strategy={path.stem}"])["strategy"]
+        fields = {name: construct(value, f"strategy.{name}") for name, value in fields.items()}
+        module, _, name = fields.pop("_target_").rpartition(".")
+        found[path.stem] = getattr(importlib.import_module(module), name), fields
+    return found
+
+
+STRATEGIES = shipped()
+
+
+def learner_of(name: str, info: StreamInfo) -> Learner:
+    return LEARNERS[name](info)
+
+
+@pytest.mark.parametrize("learner", list(LEARNERS))
+@pytest.mark.parametrize("name", list(STRATEGIES))
+def test_runs_or_refuses(name, learner):
+    strategy, fields = STRATEGIES[name]
+    fields = fields | dict(strategy.small)
+    scenario = next(s for s in ("task", "class", "domain", "online") if s in strategy.scenarios)
+    stream = TinyStream(scenario, tasks=2, samples=24)
+    refusal = ""
+    try:
+        made = engine(strategy, stream, make_learner=lambda info: learner_of(learner, info), epochs=2, **fields)
+    except ConfigError as error:
+        refusal = str(error)
+    if refusal:
+        assert learner != "mlp", f"refused the plainest of learners: {refusal}"
+        assert "learner" in refusal
+        assert type(learner_of(learner, stream.info)).__name__ in refusal
+        return
+    results = made.run()
+    assert np.isfinite(results.accuracy).all()
+    assert np.isfinite(results.train_loss).all()
+    if strategy.sees == "current" and name != "frozen":
+        gain = np.mean([results.accuracy[0, k + 1, k] - results.accuracy[0, 0, k] for k in range(2)])
+        assert gain > -0.25, f"learning made it worse: {results.accuracy.round(2).tolist()}"
