@@ -1,0 +1,41 @@
+"""S replicas as one program, against one after another (CPU) or against one alone (GPU)."""
+
+from typing import Any
+
+from cl.bench.options import Options
+from cl.bench.runs import engine_of, mnist, quiet
+from cl.bench.table import Row, in_turns, timed
+from cl.engine import Engine
+from cl.population import Population
+from strategies.naive import Naive
+
+BARS = {64: 2.5, 256: 8.0}  # S replicas of the MLP in so many times the time of one, on a GPU
+
+
+def rows(options: Options) -> list[Row]:
+    """Measure populations of growing size."""
+    gpu = options.device.type == "cuda"
+    large = [64, 256] if gpu or options.full else []
+    found = []
+    with quiet(options.device, options.threads):
+        size: dict[str, Any] = {} if gpu else {"samples_per_task": 1000, "test_samples": 500}
+        stream = mnist(options.root, options.device, **size)
+        for learner, counts in (("mlp", [1, 4, 16, *large]), ("cnn", [4, 16, *large] if gpu else [4])):
+            for s in counts:
+
+                def engines(s: int = s, learner: str = learner) -> list[Engine]:
+                    return [engine_of(Naive, stream.with_seed(i), learner) for i in range(s)]
+
+                def together(s: int = s) -> float:
+                    population = Population(engines(s))
+                    return timed(population.run, options.device)
+
+                def others(s: int = 1 if gpu else s) -> float:
+                    alone = engines(s)
+                    return timed(lambda: [e.run() for e in alone], options.device)
+
+                seconds, reference = in_turns([together, others], options.rounds, warm=gpu)
+                bar = BARS.get(s) if gpu and learner == "mlp" else None if gpu else 1.1
+                against = "one" if gpu else "one after another"
+                found.append(Row("population", f"{learner}, {s} replicas", against, seconds, reference, bar))
+    return found
