@@ -72,6 +72,9 @@ class Engine:
         k = len(stream)
         self.task, self.step = 0, 0  # the next step to take
         self.losses = torch.zeros(0, device=self.device)  # of the present task
+        self.watches = evaluation.online
+        self.online_scores = torch.zeros(0, device=self.device)  # of the present task
+        self.online_accuracy: list[Tensor] = []
         self.scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
         self.stopping: EarlyStopping | None = None
         self.accuracy, self.loss = np.full((k + 1, k), np.nan), np.full((k + 1, k), np.nan)
@@ -144,9 +147,11 @@ class Engine:
         data = self.data
         self.schedule = Schedule(len(data), self.options, self.seed, k, data.tasks, data.batch_scale)
         self.losses = torch.zeros(self.schedule.steps, device=self.device)
+        self.online_scores = torch.zeros(self.schedule.steps if self.watches else 0, device=self.device)
         if state is not None:
             self.update.load_state_dict(state["optimizer"])
             self.losses[: self.step] = state["losses"].to(self.device)
+            self.online_scores[: self.step] = state["online_scores"].to(self.device)
             self.stopping.best, self.stopping.waited = state["stopping"]
             if self.scheduler is not None:
                 self.scheduler.load_state_dict(state["scheduler"])
@@ -164,6 +169,8 @@ class Engine:
         """Run the steps of a task in blocks; a block ends at a curve point, an epoch or after `BLOCK` steps."""
         started, evaluating = time.perf_counter(), self.seconds["evaluate"]
         for batch in self.batches():
+            if self.watches:
+                self.online_scores[self.step] = self.evaluator.before_learning(self.strategy, batch, self.task)
             self.losses[self.step] = self.strategy.step(batch, self.update)
             if self.scheduler is not None:
                 self.scheduler.step()
@@ -221,6 +228,7 @@ class Engine:
         started = time.perf_counter()
         self.task_steps.append(self.step)
         self.train_losses.append(self.losses[: self.step].cpu())
+        self.online_accuracy.append(self.online_scores[: self.step].cpu())
         if not self.online:
             self.strategy.eval()
             self.strategy.end_task(self.stream[self.task])
@@ -284,6 +292,7 @@ class Engine:
             curve_accuracy=np.array([c[2] for c in self.curves]).reshape(1, len(self.curves), k),
             task_steps=np.array(self.task_steps, np.int64),
             train_loss=torch.cat([torch.zeros(0), *self.train_losses]).numpy()[None],
+            online_accuracy=torch.cat([torch.zeros(0), *self.online_accuracy]).numpy()[None],
             costs=costs,
             measures={n: q.plain() for measure in self.measures for n, q in measure.result().items()},
         )
@@ -301,11 +310,13 @@ class Engine:
             "scheduler": {} if self.scheduler is None else self.scheduler.state_dict(),
             "stopping": [float("inf"), 0] if stopping is None else [stopping.best, stopping.waited],
             "losses": self.losses[: self.step].cpu().clone(),
+            "online_scores": self.online_scores[: self.step].cpu().clone(),
             "accuracy": self.accuracy.tolist(),
             "loss": self.loss.tolist(),
             "curves": [[step, k, accuracy.tolist()] for step, k, accuracy in self.curves],
             "task_steps": list(self.task_steps),
             "train_losses": [t.clone() for t in self.train_losses],
+            "online_accuracy": [t.clone() for t in self.online_accuracy],
             "seconds": dict(self.seconds),
             "samples": self.samples,
             "measures": [measure.state_dict() for measure in self.measures],
@@ -321,6 +332,7 @@ class Engine:
         self.accuracy, self.loss = np.array(state["accuracy"]), np.array(state["loss"])
         self.curves = [(int(step), int(k), np.array(accuracy)) for step, k, accuracy in state["curves"]]
         self.task_steps, self.train_losses = list(state["task_steps"]), list(state["train_losses"])
+        self.online_accuracy = list(state["online_accuracy"])
         self.seconds, self.samples = dict(state["seconds"]), int(state["samples"])
         for measure, saved in zip(self.measures, state["measures"], strict=True):
             measure.load_state_dict(saved)

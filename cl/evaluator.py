@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cl import objectives
+from cl.batch import Batch
 from cl.errors import ConfigError, expect
 from cl.seeding import generator
 from cl.strategy import Strategy
@@ -27,6 +28,7 @@ class EvaluationOptions:
         every: steps between two points of the within-task curve, or None for no curve.
         samples: test samples a task for the curve (a fixed subset), or None for all.
         tasks: tasks on the curve: ``seen`` so far (the present one included), ``all``, or the ``first``.
+        online: True also measures every training batch just before it is learned (one more forward pass a step).
         split: ``test``, or ``validation`` for choosing hyper-parameters.
     """
 
@@ -35,6 +37,7 @@ class EvaluationOptions:
     samples: int | None = 500
     tasks: str = "seen"
     split: str = "test"
+    online: bool = False
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "every", "samples"):
@@ -88,6 +91,15 @@ class Evaluator:
         tasks = self.curve_tasks(k)
         accuracy = np.full(len(self.stream), np.nan)
         accuracy[tasks] = self._measure(strategy, [(j, self.fixed[j]) for j in tasks])[:, 0]
+        return accuracy
+
+    def before_learning(self, strategy: Strategy, batch: Batch, k: int) -> Tensor:
+        """Return the accuracy () on a training batch of task k that is about to be learned."""
+        strategy.eval()
+        with torch.inference_mode():
+            scores = strategy("predict", batch.x, k if self.info.scenario == "task" else None).float()
+            accuracy = objectives.per_sample_score(scores, batch.y, self.info.target).mean()
+        strategy.train()
         return accuracy
 
     def _measure(self, strategy: Strategy, tasks: list[tuple[int, Data]]) -> NDArray[np.float64]:

@@ -27,6 +27,7 @@ class Results:
         curve_accuracy: (S, N, K) accuracy on a fixed test subset, NaN where not measured.
         task_steps: (K,) steps trained on each task.
         train_loss: (S, total steps) loss of every training batch.
+        online_accuracy: (S, total steps) accuracy on every training batch before it was learned, or (S, 0).
         costs: name -> number (seconds by phase, samples seen, bytes stored, ...), see `cl.costs`.
         measures: name -> what a measure that needs the network saw: its array ``values`` and what the axes mean, see
             `cl.measures.base.Quantity`; saved as the array ``measures/NAME`` and the facts apart.
@@ -40,6 +41,7 @@ class Results:
     curve_accuracy: Array = field(default_factory=lambda: np.zeros((1, 0, 0)))
     task_steps: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     train_loss: NDArray[np.float32] = field(default_factory=lambda: np.zeros((1, 0), np.float32))
+    online_accuracy: NDArray[np.float32] = field(default_factory=lambda: np.zeros((1, 0), np.float32))
     costs: dict[str, Any] = field(default_factory=dict)
     measures: dict[str, Any] = field(default_factory=dict)
 

@@ -88,11 +88,11 @@ def measure(results: Results, references: Mapping[str, Array] | None = None) -> 
         references: ``joint`` and ``naive`` -> accuracy matrix (S or 1, K+1, K) of that run on the same stream.
 
     Returns:
-        name -> (S,) or (S, K). Metrics of the within-task curve are left out where no curve was recorded, metrics
-        against a reference where that reference is not given.
+        name -> (S,) or (S, K). Metrics of the within-task curve or the online accuracy are left out where these
+        were not recorded, metrics against a reference where that reference is not given.
     """
     given: dict[str, Any] = {**vars(results), **(references or {})}
-    available = {name for name in given if not name.startswith("curve_") or len(results.curve_step) > 0}
+    available = {name for name, value in given.items() if not (isinstance(value, np.ndarray) and value.size == 0)}
     return {
         name: found(**{field: given[field] for field in found.inputs})
         for name, found in discover().items()

@@ -85,8 +85,9 @@ class Population:
         groups: dict[Any, list[Engine]] = {}
         for engine in engines:
             strategy = engine.strategy
-            if strategy.vectorizable is not True:
-                self._note(f"{type(strategy).__name__} runs replica by replica: {strategy.vectorizable}")
+            reason = "evaluation.online looks at every batch" if engine.watches else strategy.vectorizable
+            if reason is not True:
+                self._note(f"{type(strategy).__name__} runs replica by replica: {reason}")
                 groups[id(engine)] = [engine]
                 continue
             update = engine.update

@@ -23,6 +23,7 @@ def results(curve: bool) -> Results:
         curve_task=np.array([0, 1]),
         curve_accuracy=np.full((2, 2, 2), 0.5),
         task_steps=np.array([5, 5]),
+        online_accuracy=np.linspace(0, 1, 10 if curve else 0, dtype=np.float32)[None],
     )
 
 

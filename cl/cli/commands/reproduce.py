@@ -50,16 +50,17 @@ def _run(path: Path, options: argparse.Namespace, command: str) -> int:
     cells = reproduce.select(table, options.row, options.column)
     seeds = range(options.seeds or table.seeds)
     fixed = [f"output={options.output}", f"group={table.name}", "resume=auto", "tracker=files", "threads=1"]
-    # Seed by seed, so that a table that is cut short has every cell.
-    configs = [compose([*c.words, *options.overrides, *fixed, f"seed={s}"]) for s in seeds for c in cells]
+    # Seed by seed, so that a table that is cut short has every cell; cells of the same runs share them.
+    runs = [(*c.words, *options.overrides, *fixed, f"seed={s}") for s in seeds for c in cells]
+    configs = {words: compose(words) for words in runs}
     with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
-        ended = list(_progress(pool.map(_job, configs), len(configs)))
-    failed = [message for path, message in ended if path is None]
+        ended = dict(zip(configs, _progress(pool.map(_job, configs.values()), len(configs)), strict=True))
+    failed = [message for path, message in ended.values() if path is None]
     for message in failed:
         print(f"error: {message}", file=sys.stderr)
     measured = []
     for i, cell in enumerate(cells):
-        folders = [path for path, _ in ended[i :: len(cells)] if path is not None]
+        folders = [path for path, _ in (ended[words] for words in runs[i :: len(cells)]) if path is not None]
         if folders:
             measured.append(reproduce.measure(cell, table.scale, folders))
     section = reproduce.markdown(table, measured, command, time.strftime("%Y-%m-%d"))
