@@ -20,6 +20,22 @@ def supported(layer: nn.Module) -> bool:
     return type(layer) is nn.Linear
 
 
+def separable(layer: nn.Module, a: Tensor) -> bool:
+    """Return True if a sample's gradient is one outer product, so that scores may be summed before the product."""
+    return isinstance(layer, nn.Linear) and a.dim() == 2
+
+
+def product_sums(a: Tensor, outputs: Tensor, power: int) -> dict[str, Tensor]:
+    """Return the sums of `power_sums` for a separable layer.
+
+    Args:
+        a: its input (B, D).
+        outputs: (B, O) sum over scores of |gradient with respect to its output|^power.
+        power: 1 or 2.
+    """
+    return {"weight": outputs.T @ raised(a, power), "bias": outputs.sum(0)}
+
+
 def power_sums(layer: nn.Module, a: Tensor, g: Tensor, power: int) -> dict[str, Tensor]:
     """Return sum over samples of |gradient|^power for the weight and the bias of a layer.
 
@@ -29,21 +45,19 @@ def power_sums(layer: nn.Module, a: Tensor, g: Tensor, power: int) -> dict[str, 
         g: gradient of the scores with respect to its output, of the output's shape.
         power: 1 or 2.
     """
+    assert isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d)
     if isinstance(layer, nn.Linear):
-        if a.dim() == 2:
-            weight, bias = g.abs().pow(power).T @ a.abs().pow(power), g
-        else:
-            a, g = a.flatten(1, -2), g.flatten(1, -2)
-            weight, bias = _outer_sums(g.transpose(1, 2)[:, None], a.transpose(1, 2)[:, None], power), g.sum(1)
+        groups, columns, g = 1, a.flatten(1, -2).mT, g.flatten(1, -2).mT
     else:
-        patches, g = unfold(layer, a), g.flatten(2)
-        assert isinstance(layer, nn.Conv1d | nn.Conv2d)
-        groups = (len(a), layer.groups, -1, g.shape[2])
-        weight, bias = _outer_sums(g.reshape(groups), patches.reshape(groups), power), g.sum(2)
-    sums = {"weight": weight.reshape(layer.weight.shape)}
-    if layer.bias is not None:
-        sums["bias"] = bias.abs().pow(power).sum(0)
-    return sums
+        groups, columns, g = layer.groups, unfold(layer, a), g.flatten(2)
+    shape = (len(a), groups, -1, columns.shape[2])
+    weight = _outer_sums(g.reshape(shape), columns.reshape(shape), power)
+    return {"weight": weight.reshape(layer.weight.shape), "bias": raised(g.sum(2), power).sum(0)}
+
+
+def raised(x: Tensor, power: int) -> Tensor:
+    """Return |x|^power for a power of 1 or 2."""
+    return x.square() if power == 2 else x.abs()
 
 
 def unfold(layer: nn.Module, x: Tensor) -> Tensor:
@@ -63,5 +77,5 @@ def _outer_sums(g: Tensor, a: Tensor, power: int) -> Tensor:
     total = torch.zeros(groups, out, inputs, dtype=g.dtype, device=g.device)
     size = max(1, CHUNK // (groups * out * inputs))
     for gs, xs in zip(torch.split(g, size), torch.split(a, size), strict=True):
-        total += (gs @ xs.transpose(2, 3)).abs().pow(power).sum(0)
+        total += raised(gs @ xs.mT, power).sum(0)
     return total

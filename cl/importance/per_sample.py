@@ -42,21 +42,32 @@ def gradient_powers(strategy: "Strategy", batch: Batch, scores: Scores, power: i
     covered = {names[id(p)] for layer in direct for p in layer.parameters() if id(p) in names}
     rest = {n: p for n, p in parameters.items() if n not in covered}
     inputs = [probes[layer][0][1] for layer in direct] + list(rest.values())
+    if not inputs or not rows.requires_grad:
+        return sums
     used: set[str] = set()
-    if inputs and rows.requires_grad:
-        for row in rows:
-            found = torch.autograd.grad(row.sum(), inputs, retain_graph=True, allow_unused=True)
-            for layer, g in zip(direct, found, strict=False):
-                if g is not None:
-                    for leaf, value in layers.power_sums(layer, probes[layer][0][0], g, power).items():
-                        name = names.get(id(getattr(layer, leaf)))
-                        if name is not None:
-                            sums[name] += value
-            used |= {n for n, g in zip(rest, found[len(direct) :], strict=True) if g is not None}
+    outputs: dict[nn.Module, Tensor] = {}
+    for row in rows:
+        found = torch.autograd.grad(row.sum(), inputs, retain_graph=True, allow_unused=True)
+        used |= {n for n, g in zip(rest, found[len(direct) :], strict=True) if g is not None}
+        for layer, g in zip(direct, found, strict=False):
+            a = probes[layer][0][0]
+            if g is not None and layers.separable(layer, a):
+                outputs[layer] = outputs.get(layer, torch.zeros_like(g)) + layers.raised(g, power)
+            elif g is not None:
+                _add(sums, names, layer, layers.power_sums(layer, a, g, power))
+    for layer, raised in outputs.items():
+        _add(sums, names, layer, layers.product_sums(probes[layer][0][0], raised, power))
     if used:
         for name, value in _general(strategy, batch, scores, {n: rest[n] for n in used}, power).items():
             sums[name] += value
     return sums
+
+
+def _add(sums: dict[str, Tensor], names: dict[int, str], layer: nn.Module, found: dict[str, Tensor]) -> None:
+    """Add what was found for the weight and bias of a layer, where they are trained, to `sums`."""
+    for leaf, parameter in layer.named_parameters(recurse=False):
+        if id(parameter) in names:
+            sums[names[id(parameter)]] += found[leaf]
 
 
 Probes = dict[nn.Module, list[tuple[Tensor, Tensor]]]
@@ -125,5 +136,5 @@ def _general(
                 found = [{n: g[None] for n, g in grads.items()} for grads in found]
             for grads in found:
                 for name, g in grads.items():
-                    sums[name.removeprefix("learner.")] += g.abs().pow(power).sum(0)
+                    sums[name.removeprefix("learner.")] += layers.raised(g, power).sum(0)
     return sums
