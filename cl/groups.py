@@ -40,6 +40,11 @@ class Group:
     others: tuple[Run, ...]
 
     @property
+    def choices(self) -> dict[str, Any]:
+        """What was chosen in every group of the configuration, of the first run that says so."""
+        return next((dict(r.config["choices"]) for r in (*self.runs, *self.others) if r.config.get("choices")), {})
+
+    @property
     def finished(self) -> bool:
         """True if the runs are complete."""
         return all(run.status == "complete" for run in self.runs)

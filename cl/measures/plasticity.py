@@ -76,7 +76,7 @@ class Plasticity(Measure):
                 "Mean absolute weight; its growth goes with a loss of plasticity.",
                 "lower",
                 "Dohare et al. 2024",
-                "weight",
+                "",
             ),
         }
 

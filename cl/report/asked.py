@@ -7,12 +7,13 @@ from typing import Any
 import yaml
 
 from cl.groups import Group
-from cl.report.markup import facts, folded, table
+from cl.report.defaults import changed
+from cl.report.markup import facts, folded, table, text
 from cl.runs import Run, flatten
 
 
 def section(groups: Sequence[Group]) -> str:
-    """Return the settings as HTML: differences in a table, the rest folded away."""
+    """Return the settings as HTML: choices and changes in a table, then what differs, the rest folded away."""
     flat = [dict(flatten(g.config)) for g in groups]
     keys = list(dict.fromkeys(k for config in flat for k in config))
     differing = [k for k in keys if len({repr(config.get(k, ...)) for config in flat}) > 1]
@@ -21,15 +22,24 @@ def section(groups: Sequence[Group]) -> str:
         [g.label, *(config.get(k) for k in differing), ", ".join(map(str, g.seeds))]
         for g, config in zip(groups, flat, strict=True)
     ]
-    what = "Settings that differ"
-    differences = f"<h3>{what}</h3>{table(['strategy', *differing, 'seeds'], rows, what)}" if differing else ""
+    between = "Settings that differ between strategies"
+    differences = folded(between, table(["strategy", *differing, "seeds"], rows, between)) if differing else ""
     configs = "".join(
         folded(f"{g.label}, {g.stream}", f"<pre>{escape(yaml.safe_dump(g.config, sort_keys=False))}</pre>")
         for g in groups
     )
     all_share = folded("Settings that all runs share", facts(shared, "Settings that all runs share"))
     whole = folded("Whole configurations", configs)
-    return f'<section id="asked"><h2>What was asked</h2>{differences}{all_share}{whole}</section>'
+    asked = table(["strategy", "chosen", "changed from the defaults", "seeds"], map(_asked, groups), "What was asked")
+    return f'<section id="asked"><h2>What was asked</h2>{asked}{differences}{all_share}{whole}</section>'
+
+
+def _asked(g: Group) -> list[object]:
+    """Return label, choices, changes and seeds of a group; choices without effect (none, default) are left out."""
+    choices = {k: str(v) for k, v in g.choices.items()}
+    told = " ".join(f"{k}={v}" for k, v in choices.items() if v not in ("none", "default"))
+    changes = " ".join(f"{k}={text(v)}" for k, v in changed(g.config, choices).items())
+    return [g.label, told or "-", changes or "nothing", ", ".join(map(str, g.seeds))]
 
 
 def environments(runs: Sequence[Run]) -> str:
@@ -39,10 +49,10 @@ def environments(runs: Sequence[Run]) -> str:
         values = {k: v for k, v in run.environment.items() if k != "command"}
         key = repr(sorted(values.items(), key=str))
         found[key] = (values, found.get(key, (values, 0))[1] + 1)
-    tables = "".join(
-        f"<h3>{count} run{'s' if count > 1 else ''}</h3>{facts(values, 'Environment')}"
-        for values, count in found.values()
-    )
+    names = dict.fromkeys(name for values, _ in found.values() for name in values)
+    rows = [[name, *(values.get(name) for values, _ in found.values())] for name in names]
+    heads = ["", *(f"{count} run{'s' if count > 1 else ''}" for _, count in found.values())]
+    tables = table(heads, rows, "Environments")
     commands = dict.fromkeys(" ".join(map(str, r.environment.get("command", []))) for r in runs)
     lines = "\n".join(c for c in commands if c)
     told = folded("Commands", f"<pre>{escape(lines)}</pre>") if lines else ""

@@ -139,7 +139,7 @@ def retention(members: Sequence[Member]) -> list[Figure | Table | None]:
             continue
         moments = np.unique(t)
         by_moment = np.stack([_mean(kept[:, t == moment]) for moment in moments], axis=1)
-        series.append(m.dots(moments, by_moment))
+        series.append(m.dots(moments, by_moment, (0, np.inf)))
         found = forgetting.fit(t, kept)
         if found is not None:
             x = np.geomspace(moments[0], moments[-1], FINE)

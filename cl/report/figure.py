@@ -81,14 +81,15 @@ class Figure:
     wide: bool = True
 
     def x_limits(self) -> tuple[float, float]:
-        """Return the range of x, a little wider than the data where x counts things or points are named."""
+        """Return the range of x, a little wider than the data where x counts things or points are drawn."""
         values = np.concatenate([s.x for p in self.panels for s in p.series] or [np.zeros(1)])
         values = values[np.isfinite(values)]
         low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
         if self.x_names:
             return -0.5, len(self.x_names) - 0.5
-        margin = 0.06 * (high - low or abs(high) or 1.0) if self.named else 0.0
-        return low - margin, (high + margin) if high > low or self.named else low + 1.0
+        points = any(not s.joined for p in self.panels for s in p.series)
+        margin = 0.05 * (high - low or abs(high) or 1.0) if points else 0.0
+        return low - margin, (high + margin) if high > low or points else low + 1.0
 
     def y_limits(self) -> tuple[float, float]:
         """Return the range of y: `y_range`, or the data with a margin."""

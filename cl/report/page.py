@@ -40,7 +40,7 @@ def render(blocks: Sequence[Block], groups: Sequence[Group], runs: Sequence[Run]
     nothing = "" if blocks else '<p class="note">No run has results yet.</p>'
     body = (
         f'<a class="skip" href="#main">Skip to the results</a><header><h1>{escape(title)}</h1>'
-        f'<p class="made">{escape(made)}</p>{_controls(blocks)}</header><main id="main">'
+        f'<p class="made">{escape(made)}</p></header><main id="main">{_controls(blocks)}'
         f"{nothing}{sections}{failures.section(groups, runs)}{asked.section(groups)}{asked.environments(runs)}</main>"
         '<div id="tip" role="status" aria-live="polite" hidden></div>'
     )
@@ -208,17 +208,26 @@ def _row(row: Row, members: Sequence[Member]) -> str:
     best = {"higher": np.nanmax, "lower": np.nanmin}.get(row.better, lambda _: None)(means)
     cells = ""
     for member, f, mean in zip(members, found, means, strict=True):
-        text = "-" if f is None or not np.isfinite(mean) else _value(mean, row.unit)
-        if f is not None and np.isfinite(f.half):
-            text += f"<small> ± {_value(float(f.half), row.unit)}</small>"
-        cells += f'<td data-s="{member.style}"{" class=best" if mean == best else ""}>{text}</td>'
+        half = np.nan if f is None else float(f.half)
+        bold = " class=best" if mean == best else ""
+        cells += f'<td data-s="{member.style}"{bold}>{_value(mean, half, row.unit)}</td>'
     arrow = {"higher": "higher is better ↑", "lower": "lower is better ↓"}.get(row.better, "neither is better")
-    unit = "" if row.unit == "fraction" else f" [{row.unit}]"
+    unit = "" if row.unit in ("fraction", "") else f" [{row.unit}]"
     return (
         f'<tr><th scope="row"><b>{escape(row.title + unit)}</b> <span class="dir">{arrow}</span>'
         f'<span class="meaning">{escape(row.meaning)} <cite>{escape(row.source)}</cite></span></th>{cells}</tr>'
     )
 
 
-def _value(value: float, unit: str) -> str:
-    return f"{value:.3f}" if unit == "fraction" else f"{value:.4g}"
+def _value(mean: float, half: float, unit: str) -> str:
+    """Return a mean and half an interval; three decimals for fractions, else as many as the interval lets matter.
+
+    >>> _value(0.5, 0.01234, "fraction"), _value(12.3456, 0.0234, "nats"), _value(150.7, float("nan"), "steps")
+    ('0.500<small> ± 0.012</small>', '12.346<small> ± 0.023</small>', '150.7')
+    """
+    if not np.isfinite(mean):
+        return "-"
+    if not np.isfinite(half):
+        return f"{mean:.3f}" if unit == "fraction" else f"{mean:.4g}"
+    digits = 3 if unit == "fraction" or half == 0 else int(np.clip(1 - np.floor(np.log10(half)), 0, 6))
+    return f"{mean:.{digits}f}<small> ± {half:.{digits}f}</small>"

@@ -75,7 +75,8 @@ def _panel(figure: Figure, panel: Panel, ident: str) -> str:
     spoken = escape(f"{figure.title}. {panel.title}. {_spoken(panel)}", quote=True)
     names = f' data-names="{escape("|".join(figure.x_names), quote=True)}"' if figure.x_names else ""
     longest = max((len(n) for n in figure.x_names), default=0)
-    slant = f' style="--names:{min(longest, LONGEST_NAME)}"' if longest > 3 else ""
+    room = 24 if small else 90 if figure.wide else 48  # characters that fit side by side
+    slant = f' style="--names:{min(longest, LONGEST_NAME)}"' if (longest + 1) * len(figure.x_names) > room else ""
     kind = "plot slant" if slant else "plot"
     ranges = f'data-x="{x0:.9g},{x1:.9g}" data-y="{y0:.9g},{y1:.9g}" data-log="{figure.log}"{names}'
     return (

@@ -9,7 +9,9 @@ import pytest
 
 from cl import groups, runs
 from cl.cli.commands import report
+from cl.cli.compose import compose
 from cl.report import content, timeline
+from cl.report.defaults import changed
 from cl.report.figure import ticks
 from tests.fake_runs import matrix, write
 
@@ -153,3 +155,10 @@ def test_ticks_are_round_and_inside() -> None:
         assert 3 <= len(found) <= 8
         assert min(found) >= low - 1e-9
         assert max(found) <= high + 1e-9
+
+
+def test_what_was_asked_is_the_difference_to_the_chosen_files() -> None:
+    config = compose(["strategy=ewc", "strategy.strength=7", "training.epochs=3", "measures=basic", "precision=bf16"])
+    found = changed(config, config["choices"])
+    assert found == {"strategy.strength": 7, "training.epochs": 3, "precision": "bf16"}
+    assert changed(compose([]), compose([])["choices"]) == {}
