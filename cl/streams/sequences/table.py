@@ -1,0 +1,116 @@
+"""Time series from a csv file."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cl.errors import ConfigError, DataError, expect
+from cl.streams.sources.base import Samples, Source, Table, missing
+
+
+class Csv(Source):
+    """Windows of a table of numbers, rows in the order of time: the next values are asked for.
+
+    Groups are stretches of time of equal length, or the values of a column. Of every group the last part is held out
+    for testing, and columns are scaled to mean 0 and variance 1 over the training rows.
+
+    Args:
+        path: csv file with a header, absolute or relative to the data folder.
+        columns: columns to read and to predict; None for all columns of numbers.
+        steps: rows T of a window.
+        horizon: next rows asked for.
+        stride: rows from one window to the next.
+        segments: number of groups where `group` is None.
+        group: column that says which group a row belongs to, or None.
+        test_fraction: part of each group held out, in (0, 1).
+    """
+
+    def __init__(
+        self,
+        path: str,
+        columns: Sequence[str] | None = None,
+        steps: int = 50,
+        horizon: int = 1,
+        stride: int = 1,
+        segments: int = 5,
+        group: str | None = None,
+        test_fraction: float = 0.2,
+    ) -> None:
+        for name, value in (("steps", steps), ("horizon", horizon), ("stride", stride), ("segments", segments)):
+            expect(value > 0, f"stream.source.{name}", "> 0", value)
+        expect(0 < test_fraction < 1, "stream.source.test_fraction", "in (0, 1)", test_fraction)
+        self.path, self.columns = path, None if columns is None else [str(c) for c in columns]
+        self.steps, self.horizon, self.stride = steps, horizon, stride
+        self.segments, self.group, self.test_fraction = segments, group, test_fraction
+
+    def load(self, root: Path, download: bool) -> Table:
+        """Return the data.
+
+        Raises:
+            DataError: the file is missing or is not a table of numbers.
+            ConfigError: it has not the columns asked for, or a group is too short for a window.
+        """
+        import pandas as pd
+
+        path = root / Path(self.path).expanduser()
+        if not path.exists():
+            raise missing(path, "give the path of a csv file in `stream.source.path`")
+        try:
+            frame = pd.read_csv(path)
+        except (ValueError, OSError) as error:
+            raise DataError(f"Expected a csv file with a header in {path}, got {error}") from error
+        numbers = [str(c) for c in frame.select_dtypes("number").columns if c != self.group]
+        columns = numbers if self.columns is None else self.columns
+        for column in columns:
+            expect(column in numbers, "stream.source.columns", f"in {numbers}, the columns of numbers", column)
+        expect(len(columns) > 0, "stream.source.columns", "at least one column of numbers", columns)
+        values = frame[columns].to_numpy(np.float64)
+        if not np.isfinite(values).all():
+            raise DataError(f"Expected a number in every row of {', '.join(columns)} of {path}, got gaps; fill them")
+        if self.group is None:
+            bounds = np.linspace(0, len(values), self.segments + 1).astype(int)
+            parts = {f"rows {a} to {b - 1}": values[a:b] for a, b in pairwise(bounds.tolist())}
+        else:
+            expect(self.group in frame.columns, "stream.source.group", f"in {list(frame.columns)}", self.group)
+            keys = frame[self.group].astype(str)
+            parts = {name: values[(keys == name).to_numpy()] for name in dict.fromkeys(keys)}
+        return self._windows(parts, columns)
+
+    def _windows(self, parts: dict[str, NDArray[np.float64]], columns: list[str]) -> Table:
+        cuts = {name: int(len(rows) * (1 - self.test_fraction)) for name, rows in parts.items()}
+        training = np.concatenate([rows[: cuts[name]] for name, rows in parts.items()])
+        mean, std = training.mean(0), training.std(0)
+        std[std == 0] = 1
+        splits = []
+        for split in ("train", "test"):
+            xs, ys, groups = [], [], []
+            for g, (name, rows) in enumerate(parts.items()):
+                own = (rows[: cuts[name]] if split == "train" else rows[cuts[name] :]) - mean
+                own /= std
+                starts = range(0, len(own) - self.steps - self.horizon + 1, self.stride)
+                if not starts:
+                    raise ConfigError(
+                        f"Expected `stream.source.steps` + `stream.source.horizon` <= {len(own)}, the {split} rows of "
+                        f"{name}, got {self.steps + self.horizon}"
+                    )
+                xs += [own[s : s + self.steps] for s in starts]
+                ys += [own[s + self.steps : s + self.steps + self.horizon].reshape(-1) for s in starts]
+                groups += [g] * len(starts)
+            x, y = (torch.from_numpy(np.stack(v).astype(np.float32)) for v in (xs, ys))
+            splits.append(Samples(x, y, torch.tensor(groups)))
+        names = tuple(f"{column} +{h + 1}" for h in range(self.horizon) for column in columns)
+        every = tuple(range(len(names)))
+        return Table(
+            splits[0],
+            splits[1],
+            names,
+            groups=tuple(every for _ in parts),
+            group_names=tuple(parts),
+            peak=1.0,
+            target="real",
+            sequence=True,
+        )
