@@ -1,11 +1,14 @@
-"""A stand-in for W&B's server on loopback: enough for online runs, artifacts and `wandb sync`."""
+"""A stand-in for W&B's server on loopback: enough for online runs, artifacts, `wandb sync`, sweeps and agents."""
 
 import gzip
+import itertools
 import json
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+import yaml
 
 OWNER = {"id": "owner", "name": "me"}
 
@@ -19,6 +22,8 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.runs: dict[str, dict[str, Any]] = {}
         self.files: dict[str, bytes] = {}
+        self.sweeps: dict[str, str] = {}
+        self.queue: list[dict[str, Any]] = []
         self.artifacts: list[dict[str, str]] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -137,6 +142,34 @@ class Handler(BaseHTTPRequestHandler):
         url = f"{self.server.url}/artifacts/{artifact}/{name}"
         return {"id": name, "storagePath": name, "uploadUrl": url, "uploadHeaders": [], "uploadMultipartUrls": None,
                 "artifact": {"id": artifact}}  # fmt: skip
+
+    def on_UpsertSweep(self, given):
+        name, config = f"sweep{len(self.server.sweeps)}", yaml.safe_load(given["config"])
+        self.server.sweeps[name] = given["config"]
+        keys = list(config["parameters"])
+        for i, values in enumerate(itertools.product(*(config["parameters"][k]["values"] for k in keys))):
+            arguments = {k: {"value": v} for k, v in zip(keys, values, strict=True)}
+            self.server.queue.append({"type": "run", "run_id": f"{name}-{i}", "args": arguments, "program": None})
+        self.server.queue.append({"type": "exit"})
+        project = {"id": "p", "name": given.get("projectName"), "entity": OWNER}
+        sweep = {"id": name, "name": name, "project": project}
+        return {"upsertSweep": {"sweep": sweep, "configValidationWarnings": []}}
+
+    def on_SweepWithRuns(self, given):
+        then = "2026-01-01T00:00:00Z"
+        sweep = {"id": given["sweep"], "name": given["sweep"], "method": "grid", "state": "RUNNING",
+                 "description": None, "config": self.server.sweeps[given["sweep"]], "createdAt": then,
+                 "heartbeatAt": then, "updatedAt": then, "earlyStopJobRunning": False, "controller": None,
+                 "scheduler": None, "runs": {"edges": []}}  # fmt: skip
+        return {"project": {"id": "p", "name": given["project"], "sweep": sweep}}
+
+    def on_CreateAgent(self, given):
+        return {"createAgent": {"agent": {"id": "agent"}}}
+
+    def on_Heartbeat(self, given):
+        busy = any(json.loads(given.get("runState") or "{}").values())
+        commands = [] if busy or not self.server.queue else [self.server.queue.pop(0)]
+        return {"agentHeartbeat": {"agent": {"id": "agent"}, "commands": json.dumps(commands)}}
 
     def on_CreateRunFiles(self, given):
         base = f"http://{self.headers['Host']}/store/{given['run']}"
