@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from cl import live
 from cl.errors import DataError
 from cl.ledger import walk
 from cl.results import Results
@@ -84,6 +85,8 @@ def load(folder: Path) -> Run:
     except Exception as error:  # any corruption of the two files; the page must show the other runs
         problems.append(f"results cannot be read: {str(error).split('. ')[0]}")
     status = str(facts.get("status", "unknown"))
+    if results is None and (folder / "progress.jsonl").is_file():
+        results = live.read(folder).results(int(config.get("seed", -1)))
     if status == "complete" and results is None:
         problems.append("no results in a run that says it is complete")
     if problems:
