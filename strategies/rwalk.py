@@ -78,8 +78,7 @@ class RWalk(Strategy):
 
     def gradients(self, grads: dict[str, Tensor], batch: Batch, aux: Aux) -> dict[str, Tensor]:
         """Note the gradients and where the step starts; return them unchanged."""
-        penalty = {n: self.strength * g for n, g in self.quadratic.gradient(self.learner).items()}
-        self.path.begin_step(self.learner, grads, without=penalty)
+        self.path.begin_step(self.learner, grads, without=self.quadratic.gradient(self.learner, self.strength))
         return grads
 
     def after_step(self, batch: Batch, aux: Aux) -> None:

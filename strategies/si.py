@@ -58,8 +58,7 @@ class SI(Strategy):
 
     def gradients(self, grads: dict[str, Tensor], batch: Batch, aux: Aux) -> dict[str, Tensor]:
         """Note the gradients and where the step starts; return them unchanged."""
-        penalty = {n: self.own * g for n, g in self.quadratic.gradient(self.learner).items()}
-        self.path.begin_step(self.learner, grads, without=penalty)
+        self.path.begin_step(self.learner, grads, without=self.quadratic.gradient(self.learner, self.own))
         return grads
 
     def after_step(self, batch: Batch, aux: Aux) -> None:

@@ -33,9 +33,10 @@ class Quadratic(nn.Module):
             total = total + (self.importance[name] * (parameter - self.anchor[name]).square()).sum()
         return total
 
-    def gradient(self, module: nn.Module) -> dict[str, Tensor]:
-        """Return the penalty's gradient by parameter name, in closed form."""
-        return {n: 2 * self.importance[n] * (p - self.anchor[n]) for n, p in module.named_parameters()}
+    def gradient(self, module: nn.Module, strength: float = 1.0) -> dict[str, Tensor]:
+        """Return the gradient of strength x penalty by parameter name, in closed form."""
+        factor = 2 * strength
+        return {n: (p - self.anchor[n]).mul_(self.importance[n]).mul_(factor) for n, p in module.named_parameters()}
 
     @torch.no_grad()
     def add(self, module: nn.Module, importance: Mapping[str, Tensor]) -> None:
