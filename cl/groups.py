@@ -112,7 +112,7 @@ def group(runs: Sequence[Run]) -> list[Group]:
         by_condition.setdefault(key, []).append(run)
     made = [_group(members) for members in by_condition.values()]
     streams = _told_apart([g.stream for g in made], [dict(flatten(g.config.get("stream") or {})) for g in made])
-    rest = [dict(flatten({k: v for k, v in g.config.items() if k != "stream"})) for g in made]
+    rest = [_settings(g) for g in made]
     labels = list(streams)
     for stream in set(streams):
         here = [i for i, name in enumerate(streams) if name == stream]
@@ -132,17 +132,40 @@ def _group(members: list[Run]) -> Group:
     return Group("", strategy_name(config), stream_name(config), condition(config), kept, others)
 
 
+def _settings(g: Group) -> dict[str, Any]:
+    """Return all settings but those of the stream; a learner's carry its name: ``learner=gru``, ``gru.hidden``."""
+    settings = dict(flatten({k: v for k, v in g.config.items() if k not in ("stream", "learner")}))
+    learner = g.config.get("learner")
+    if isinstance(learner, Mapping):
+        name = str(g.choices.get("learner") or target_name(learner))
+        settings |= {"learner": name} | {f"{name}.{key}": value for key, value in flatten(learner)}
+    return settings
+
+
 def _told_apart(names: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the names, and after equal names of different things the settings in which these differ."""
     labels = []
     for name, own in zip(names, settings, strict=True):
         twins = [s for n, s in zip(names, settings, strict=True) if n == name]
-        keys = sorted({k for s in twins for k in s if any(s.get(k) != other.get(k) for other in twins)})
+        keys = sorted({k for s in twins for k in s if any(_differ(s, other, k) for other in twins)})
+        keys = [k for k in keys if k in own or not _of_learner(k, twins)]
         short = [k.rsplit(".", 1)[-1] for k in keys]
         words = [s if short.count(s) == 1 and s != "_target_" else k for s, k in zip(short, keys, strict=True)]
         told = ", ".join(f"{w}={_short(own.get(k))}" for w, k in zip(words, keys, strict=True))
         labels.append(f"{name} ({told})" if told else name)
     return labels
+
+
+def _of_learner(key: str, settings: Sequence[Mapping[str, Any]]) -> bool:
+    """Return True if the key is a field of one of the learners."""
+    return key.partition(".")[0] in {s.get("learner") for s in settings} and "." in key
+
+
+def _differ(one: Mapping[str, Any], other: Mapping[str, Any], key: str) -> bool:
+    """Return True if a setting differs; a field of a learner that the other does not use is no difference."""
+    if key not in other and _of_learner(key, [one]) and one.get("learner") != other.get("learner"):
+        return False
+    return bool(one.get(key) != other.get(key))
 
 
 def _short(value: object) -> str:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from cl.groups import Group, measures
 from cl.metrics.base import last_row
-from cl.report import curves, network, price
+from cl.report import curves, distance, network, price
 from cl.report.figure import Figure, HeatMap, Table
 from cl.report.member import Member
 
@@ -55,6 +55,7 @@ def _block(stream: str, groups: Sequence[Group], labels: list[str]) -> Block:
         curves.differences(shown),
         *curves.retention(shown),
         *network.items(shown),
+        *distance.items(shown),
         *price.items(shown),
     ]
     return Block(stream, tuple(members), tuple(item for item in items if item is not None))

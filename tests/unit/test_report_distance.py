@@ -1,0 +1,84 @@
+"""Memory over distance on the page, and labels of runs that differ in their learner."""
+
+from pathlib import Path
+
+import numpy as np
+
+from cl import groups, runs
+from cl.measures.base import Quantity
+from cl.report import content, distance
+from tests.fake_runs import write
+
+GRU = {"_target_": "cl.learners.recurrent.GRU", "hidden": 8, "layers": 1}
+DISTANCES = ["1", "10", "40"]
+
+
+def seen(seed: int, fall: float) -> dict[str, Quantity]:
+    recall = np.tile(np.array([1.0, fall, fall**2]) - 0.01 * seed, (4, 3, 1))
+    names = {"distance": DISTANCES}
+    half = np.tile(np.array([9.0, 8.0 - seed, np.inf]), (4, 3, 1))
+    drift = np.full((3, 3, 5), np.nan)
+    drift[2] = 0.5
+    return {
+        "recall_by_distance": Quantity(recall, ("after task", "task", "distance"), "", "higher", "", names=names),
+        "recall_half_life": Quantity(half, ("after task", "task", "bound"), "", "higher", "", "steps"),
+        "gradient_by_distance": Quantity(np.ones((4, 5)), ("after task", "steps back"), "", "", "", "norm"),
+        "attention_by_distance": Quantity(
+            np.full((4, 2, 3, 5), 0.2), ("after task", "layer", "head", "steps back"), "", "", ""
+        ),
+        "retention_time": Quantity(
+            np.tile(np.array([[3.0, 1.0, 2.0]]), (4, 1, 1)), ("after task", "layer", "unit"), "", "", "", "steps"
+        ),
+        "state_drift": Quantity(drift, ("task trained", "task", "step"), "", "lower", ""),
+    }
+
+
+def found(root: Path) -> list[groups.Group]:
+    return groups.group([runs.load(folder) for folder in runs.find([root])])
+
+
+def made(root: Path) -> list[content.Block]:
+    for seed in range(2):
+        for name, fall in (("gru", 0.9), ("transformer", 0.5)):
+            learner = GRU if name == "gru" else {"_target_": "cl.learners.transformer.Transformer", "width": 8}
+            fields = {"learner": learner, "choices": {"learner": name, "strategy": "naive", "stream": "recall"}}
+            measures = {n: q.plain() for n, q in seen(seed, fall).items()}
+            write(root, "naive", seed, name=f"{name}{seed}", top=fields, measures=measures)
+    return content.blocks(found(root))
+
+
+def test_figures_and_table(tmp_path: Path) -> None:
+    (block,) = made(tmp_path)
+    items = {item.name: item for item in block.items}
+    recall = items["recall_by_distance"]
+    assert [p.title for p in recall.panels] == ["after task 1", "after task 2", "after task 3"]
+    line = next(s for s in recall.panels[2].series if "gru" in s.label)
+    np.testing.assert_allclose(line.x, [1, 10, 40])
+    np.testing.assert_allclose(line.y, np.array([1, 0.9, 0.81]) - 0.005)
+    gates = items["retention_time"].panels[0].series[0]
+    np.testing.assert_allclose(gates.y, [1, 2, 3])
+    np.testing.assert_allclose(gates.x, [1 / 6, 1 / 2, 5 / 6])
+    assert len(items["attention_by_distance"].panels) == 2
+    np.testing.assert_allclose(items["state_drift"].panels[0].series[0].y, 0.5)
+    assert items["gradient_by_distance"].log == "y"
+    table = items["recall_half_life"]
+    assert table.rows[0][1:] == ("9.0 [7.0, > 40]",) * 3
+
+
+def test_nothing_without_the_measure(tmp_path: Path) -> None:
+    write(tmp_path, "naive", 0)
+    (block,) = content.blocks(found(tmp_path))
+    assert distance.items(block.members) == [None] * 6
+
+
+def test_learners_are_told_apart_by_their_names(tmp_path: Path) -> None:
+    made(tmp_path)
+    assert sorted(g.label for g in found(tmp_path)) == ["naive (learner=gru)", "naive (learner=transformer)"]
+    choices = {"learner": "gru", "strategy": "naive", "stream": "recall"}
+    write(tmp_path, "naive", 0, name="wide", top={"learner": GRU | {"hidden": 16}, "choices": choices})
+    labels = sorted(g.label for g in found(tmp_path))
+    assert labels == [
+        "naive (hidden=16, learner=gru)",
+        "naive (hidden=8, learner=gru)",
+        "naive (learner=transformer)",
+    ]
