@@ -60,7 +60,7 @@ class Settings:
     checkpoint: CheckpointOptions
 
     def __post_init__(self) -> None:
-        expect(self.threads is None or self.threads > 0, "threads", "> 0 or null", self.threads)
+        expect(self.threads is None or 0 < self.threads <= 1024, "threads", "in [1, 1024] or null", self.threads)
         count = self.replicas if isinstance(self.replicas, int) else len(set(self.replicas))
         expect(count > 0, "replicas", "> 0, or a list of seeds", self.replicas)
         if isinstance(self.replicas, list):

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cl.build import Config
 from cl.cli.places import conf_folder
-from cl.errors import ConfigError, nearest
+from cl.errors import ConfigError, LetheError, nearest
 from cl.settings import GROUPS
 
 
@@ -52,10 +52,12 @@ def compose(words: Sequence[str]) -> Config:
 
 @contextlib.contextmanager
 def mistakes(words: Sequence[str]) -> Iterator[None]:
-    """Turn Hydra's and OmegaConf's exceptions into `ConfigError`s of one line."""
+    """Turn whatever Hydra raises while it composes (also plain ValueErrors, KeyErrors...) into one line."""
     try:
         yield
-    except (HydraException, OmegaConfBaseException) as error:
+    except LetheError:
+        raise
+    except Exception as error:
         raise ConfigError(explain(error, words)) from error
 
 
@@ -96,7 +98,8 @@ def explain(error: Exception, words: Sequence[str]) -> str:
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException) and not isinstance(error, OmegaConfBaseException):
         return explain(cause, words)
-    return text
+    known_kind = isinstance(error, HydraException | OmegaConfBaseException)
+    return text if known_kind else f"Expected overrides that Hydra can compose, got {list(words)} ({text})"
 
 
 def _word(name: str, words: Sequence[str]) -> str:
