@@ -51,7 +51,7 @@ def fisher(
         raise ConfigError("Expected `strategy.fisher` other than 'predicted' for regression, got 'predicted'")
     chosen = _subset(strategy, data, samples)
     if kind == "exact":
-        return _mean(strategy, chosen, partial(_all_labels, strategy), 2, batch_size)
+        return _mean(strategy, chosen, partial(_all_labels, strategy, _trained_outputs(strategy, data)), 2, batch_size)
     draws = torch.rand(chosen.labels.shape, generator=generator(strategy.info.seed, "fisher", data.task))
     relabel = None if kind == "empirical" else partial(_labels, strategy, kind, draws.to(chosen.device))
     return _mean(strategy, chosen, partial(_one_label, strategy), 2, batch_size, relabel)
@@ -104,18 +104,24 @@ def _one_label(strategy: "Strategy", logits: Tensor, batch: Batch) -> Tensor:
     return strategy.per_sample(logits, batch)[None]
 
 
-def _all_labels(strategy: "Strategy", logits: Tensor, batch: Batch) -> Tensor:
+def _trained_outputs(strategy: "Strategy", data: Data) -> list[int]:
+    """Return the outputs that a split's samples are trained on; the others have probability zero."""
+    allowed = strategy.allowed(torch.tensor([data.task], device=data.device))
+    return list(range(strategy.info.n_classes)) if allowed is None else allowed.flatten().nonzero()[:, 0].tolist()
+
+
+def _all_labels(strategy: "Strategy", classes: list[int], logits: Tensor, batch: Batch) -> Tensor:
     """Return sqrt(p(y)) log p(y) for every label y, whose squared gradients add up to the Fisher information."""
     if strategy.info.target == "real":
         outputs = logits.flatten(1)
         return outputs.T * math.sqrt(2 / outputs.shape[1])
     if strategy.info.target == "class":
-        weights, rows = torch.ones(()), [torch.full_like(batch.y, c) for c in range(logits.shape[-1])]
+        weights, rows = torch.ones(()), [torch.full_like(batch.y, c) for c in classes]
     else:  # time steps are independent given the input, so their informations add up
         weights = 1 / (batch.y != objectives.IGNORE).sum(1).clamp_min(1)
         here = torch.eye(batch.y.shape[1], dtype=torch.bool, device=batch.y.device)
         kept = [step & (batch.y != objectives.IGNORE) for step in here]
-        rows = [torch.where(k, c, objectives.IGNORE) for k in kept for c in range(logits.shape[-1])]
+        rows = [torch.where(k, c, objectives.IGNORE) for k in kept for c in classes]
     losses = torch.stack([strategy.per_sample(logits, batch._replace(y=y)) for y in rows])
     return losses * weights * (-losses / 2).exp().detach()
 
