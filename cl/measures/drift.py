@@ -71,9 +71,10 @@ class WeightDrift(Measure):
 
 def relative(before: Tensor, now: Tensor) -> float:
     """Return ||now - before|| / ||before||; NaN where the shapes differ or `before` is zero."""
-    if before.shape != now.shape or not bool(before.any()):
+    if before.shape != now.shape:
         return float("nan")
-    return float((now.double() - before.double()).norm() / before.double().norm())
+    size, way = (float(torch.linalg.vector_norm(t, dtype=torch.float64)) for t in (before, now - before))
+    return way / size if size > 0 else float("nan")
 
 
 class FeatureDrift(Measure):

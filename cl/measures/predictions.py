@@ -26,7 +26,7 @@ class Predictions(Measure):
 
     cost: ClassVar[str] = "a forward pass over the samples of every task seen, after each task"
 
-    def __init__(self, samples: int | None = 500) -> None:
+    def __init__(self, samples: int | None = 250) -> None:
         super().__init__(samples)
 
     def start(self, strategy: Strategy, stream: Stream) -> None:
