@@ -1,5 +1,6 @@
 """Decoded data sets: one file of tensors, checked, memory-mapped, written whole or not at all."""
 
+import contextlib
 import hashlib
 import os
 import zlib
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cl.files import atomic_path
+from cl.streams.fetch import NoPlace, alone
 
 FORMAT = 1
 
@@ -41,13 +43,17 @@ def decoded(
     found = _read(target)
     if found is not None:
         return found
-    built = build()
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(target) as temporary:
-            torch.save({"content": built, "crc": _crc(built)}, temporary)
-    except OSError:  # no place to keep it: decode again next time
-        return built
+        with alone(target):
+            found = _read(target)  # another process may have made it meanwhile
+            return found if found is not None else _kept(target, build())
+    except NoPlace:
+        return build()
+
+
+def _kept(target: Path, built: dict[str, Any]) -> dict[str, Any]:
+    with contextlib.suppress(OSError), atomic_path(target) as temporary:  # a full disk: decode again next time
+        torch.save({"content": built, "crc": _crc(built)}, temporary)
     return built
 
 

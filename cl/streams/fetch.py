@@ -1,20 +1,28 @@
 """Getting data files: checked, atomic, resumed where they were cut, and unpacked without trusting the archive."""
 
+import contextlib
 import gzip
 import hashlib
 import shutil
+import sys
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO
+
+from filelock import FileLock
 
 from cl.errors import DataError
 from cl.files import atomic_path
 
 CHUNK = 1 << 20
+
+
+class NoPlace(DataError):
+    """A folder cannot be made or written."""
 
 
 def checksum(path: Path, algorithm: str = "md5") -> str:
@@ -47,15 +55,36 @@ def fetch(urls: Sequence[str], target: Path, md5: str | None, timeout: float = 3
     Raises:
         DataError: no mirror could be reached, or what they sent has a wrong checksum.
     """
-    if target.exists() and (md5 is None or checksum(target) == md5):
-        return target
+    with alone(target):
+        return _fetch(urls, target, md5, timeout)
+
+
+@contextlib.contextmanager
+def alone(target: Path) -> Iterator[None]:
+    """Let one process at a time make a file, so that the jobs of a sweep do not all fetch or decode it.
+
+    Raises:
+        NoPlace: the folder cannot be made or written.
+    """
+    lock = FileLock(target.with_name(f".{target.name}.lock"))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
     except OSError as error:
-        raise DataError(f"Expected data.root to be writable, got {error}") from error
+        raise NoPlace(f"Expected a folder that can be written for {target}, got {error}; set data.root") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _fetch(urls: Sequence[str], target: Path, md5: str | None, timeout: float) -> Path:
+    if target.exists() and (md5 is None or checksum(target) == md5):
+        return target
     part = target.with_name(target.name + ".part")
     reasons: list[str] = []
     for url in urls:
+        print(f"fetching {url}", file=sys.stderr, flush=True)
         try:
             _download(url, part, timeout)
         except (urllib.error.URLError, HTTPException, OSError) as error:

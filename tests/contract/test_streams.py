@@ -1,6 +1,7 @@
 """Every stream of conf/stream that can be built from the files at hand, found by walking the folder."""
 
 import functools
+import inspect
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from cl.build import construct
+from cl.build import construct, locate
 from cl.errors import AccessError, DataError
 from cl.seeding import step_keys
 from cl.streams.base import Stream, TrainingView
@@ -175,3 +176,21 @@ def test_a_strategy_sees_no_other_task_and_no_test_data(stream):
     if len(stream) > 1:
         with pytest.raises(AccessError):
             view[1]
+
+
+def nodes(config: object) -> list[dict]:
+    inner = config.values() if isinstance(config, dict) else config if isinstance(config, list) else ()
+    own = [config] if isinstance(config, dict) and "_target_" in config else []
+    return own + [node for value in inner for node in nodes(value)]
+
+
+@pytest.mark.parametrize("file", NAMES)
+def test_yaml_lists_every_field_with_a_comment(file):
+    text = (FOLDER / f"{file}.yaml").read_text()
+    assert text.startswith("# ")
+    for node in nodes(yaml.safe_load(text)):
+        parameters = set(inspect.signature(locate(node["_target_"], "stream")).parameters)
+        assert set(node) - {"_target_"} == parameters - {"seed", "root", "download", "device"}, node["_target_"]
+    for line in text.splitlines()[1:]:
+        field, _, value = line.strip().partition(":")
+        assert "#" in line or not value.strip() or "_target_" in field, line

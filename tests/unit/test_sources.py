@@ -146,7 +146,7 @@ def test_groups_of_folders(tmp_path):
 def test_decoded_images_are_kept_and_checked(tmp_path, cache, monkeypatch):
     folder(tmp_path / "pets")
     first = ImageFolder("pets").load(tmp_path, False)
-    kept = list(cache.iterdir())
+    kept = list(cache.glob("*.pt"))
     assert len(kept) == 1
     decoded_again = []
     stacked = ImageFiles.stacked

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cl.errors import DataError
-from cl.streams.fetch import checksum, fetch, open_zip
+from cl.streams.fetch import alone, checksum, fetch, open_zip
 from cl.streams.sources.base import missing
 
 SHAKESPEARE = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -37,7 +37,7 @@ def corpus_file(root: Path, name: str, download: bool) -> Path:
     from nltk.downloader import Downloader
 
     try:
-        with _authorised(root):
+        with alone(target), _authorised(root):
             fetched = Downloader().download(name, download_dir=str(root), quiet=True, raise_on_error=True)
     except (OSError, ValueError, PermissionError) as error:
         raise DataError(f"Expected to fetch the corpus {name!r}, got {error}; {by_hand}") from error

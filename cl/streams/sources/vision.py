@@ -8,7 +8,7 @@ import torch
 
 from cl.errors import DataError
 from cl.streams.cache import decoded
-from cl.streams.fetch import checksum, fetch
+from cl.streams.fetch import alone, checksum, fetch
 from cl.streams.sources.base import Samples, Source, Table, missing
 
 
@@ -42,8 +42,9 @@ class CIFAR10(Source):
 
     def _fetch(self, root: Path) -> None:
         known = self._known()
-        fetch([known.url], root / known.filename, known.tgz_md5)
-        known(str(root), download=True)  # finds the archive, whole, and unpacks it
+        archive = fetch([known.url], root / known.filename, known.tgz_md5)
+        with alone(archive):
+            known(str(root), download=True)  # finds the archive, whole, and unpacks it
 
     def _decode(self, root: Path) -> dict[str, Any]:
         known = self._known()
