@@ -12,15 +12,15 @@ from cl.learners.transform import transformed
 POSITIONS = ("sinusoidal", "learned", "rotary", "alibi", "none")
 
 
-def sinusoidal(length: int, width: int, base: float = 10000.0) -> Tensor:
+def sinusoidal(length: int, width: int, device: torch.device | None = None, base: float = 10000.0) -> Tensor:
     """Return the codes (T, D) of Vaswani et al. 2017, section 3.5: sin and cos of t / base^(2i/D) in turn."""
-    angles = _angles(length, width, base)
+    angles = _angles(length, width, base, device)
     return torch.stack([angles.sin(), angles.cos()], 2).flatten(1)[:, :width]
 
 
-def _angles(length: int, width: int, base: float) -> Tensor:
-    rates = base ** (-torch.arange(0, width, 2) / width)
-    return torch.arange(length)[:, None] * rates
+def _angles(length: int, width: int, base: float, device: torch.device | None) -> Tensor:
+    rates = base ** (-torch.arange(0, width, 2, device=device) / width)
+    return torch.arange(length, device=device)[:, None] * rates
 
 
 def rotate(x: Tensor, base: float = 10000.0) -> Tensor:
@@ -28,16 +28,16 @@ def rotate(x: Tensor, base: float = 10000.0) -> Tensor:
 
     The product of two rotated vectors depends on their distance in time alone.
     """
-    angles = _angles(x.shape[-2], x.shape[-1], base).to(x)
+    angles = _angles(x.shape[-2], x.shape[-1], base, x.device).to(x.dtype)
     even, odd = x[..., 0::2], x[..., 1::2]
     cos, sin = angles.cos(), angles.sin()
     return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2)
 
 
-def alibi(length: int, heads: int) -> Tensor:
+def alibi(length: int, heads: int, device: torch.device | None = None) -> Tensor:
     """Return the biases (heads, T, T) of Press, Smith, Lewis 2022: -slope * distance, slopes 2^(-8 h / heads)."""
-    slopes = 2.0 ** (-8.0 * torch.arange(1, heads + 1) / heads)
-    steps = torch.arange(length)
+    slopes = 2.0 ** (-8.0 * torch.arange(1, heads + 1, device=device) / heads)
+    steps = torch.arange(length, device=device)
     return -slopes[:, None, None] * (steps[:, None] - steps).abs()
 
 
@@ -66,9 +66,9 @@ class SelfAttention(nn.Module):
         return (rotate(q), rotate(k), v) if self.position == "rotary" else (q, k, v)
 
     def _bias(self, x: Tensor, real: Tensor | None) -> Tensor | None:
-        """Return what is added to the scores, (1 | B, 1 | heads, T, T), or None where nothing is to be added."""
-        t = x.shape[1]
-        bias = alibi(t, self.heads).to(x)[None] if self.position == "alibi" else None
+        """Return what is added to scores of queries x (B, heads, T, ...): (1 | B, 1 | heads, 1 | T, T), or None."""
+        t = x.shape[2]
+        bias = alibi(t, self.heads, x.device).to(x.dtype)[None] if self.position == "alibi" else None
         if self.causal:  # padding stands at the end, out of reach of every real step
             if bias is None:
                 return None
@@ -83,7 +83,7 @@ class SelfAttention(nn.Module):
     def weights(self, x: Tensor, real: Tensor | None = None) -> Tensor:
         """Return the attention (B, heads, T, T) of each step over the steps of x (B, T, D)."""
         q, k, _ = self._parts(x)
-        return self._weights(q, k, self._bias(x, real))
+        return self._weights(q, k, self._bias(q, real))
 
     def _weights(self, q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
         scores = q @ k.transpose(2, 3) / math.sqrt(q.shape[3])
@@ -96,7 +96,7 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, real: Tensor | None = None) -> Tensor:
         """Return (B, T, D) for x (B, T, D); `real` (B, T) bool says which steps are not padding."""
         q, k, v = self._parts(x)
-        bias = self._bias(x, real)
+        bias = self._bias(q, real)
         if transformed():
             mixed = self._weights(q, k, bias) @ v
         else:

@@ -78,7 +78,8 @@ class MemoryCell(nn.Module):
         for now in projected.unbind(1):
             gates = now + F.linear(state["reads"].flatten(1), from_reads)
             hidden, cell = self.controller.step(gates, (state["hidden"], state["cell"]))
-            state = {"hidden": hidden, "cell": cell, **self.access(self.interface(hidden), state)}
+            controls = self.interface(hidden).to(state["memory"].dtype)  # addresses keep their precision under autocast
+            state = {"hidden": hidden, "cell": cell, **self.access(controls, state)}
             found.append(state)
         return found
 

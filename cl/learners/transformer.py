@@ -38,7 +38,7 @@ class Opening(nn.Module):
             expect(t <= self.length, "learner.max_length", f">= {t}, the length of this sequence", self.length)
             return out + self.codes[:t]
         if self.position == "sinusoidal":
-            return out + sinusoidal(t, out.shape[2]).to(out)
+            return out + sinusoidal(t, out.shape[2], out.device).to(out.dtype)
         return out
 
 

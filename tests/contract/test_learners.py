@@ -217,3 +217,21 @@ def test_takes_the_facts_of_a_stream(name):
     facts = stream_facts(learner, info())
     assert facts["input_shape"] == SHAPE
     assert learner(**facts, **fields)(inputs()).shape == (B, CLASSES)
+
+
+@each
+def test_half_precision_gives_the_same_answer_roughly(name):
+    learner = build(name).eval()
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        half = learner(inputs())
+    full = learner(inputs())
+    assert (half.float() - full).abs().max() < 0.1 * full.abs().max().clamp_min(0.5)
+
+
+@each
+def test_half_precision_trains(name):
+    learner = build(name)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = nn.functional.cross_entropy(learner(inputs(16)).float(), torch.arange(16) % CLASSES)
+    loss.backward()
+    assert all(torch.isfinite(p.grad).all() for p in learner.parameters() if p.grad is not None)

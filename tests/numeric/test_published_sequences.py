@@ -10,7 +10,7 @@ from cl.streams.sequences import Adding
 
 
 def test_floor_of_the_adding_problem():
-    """Always answering 1 costs the variance of the sum of two uniform numbers, 2 / 12 (papers round it to .167 to .177)."""
+    """Always answering 1 costs the variance of the sum of two uniform numbers, 2 / 12; papers say .167 to .177."""
     _, y, _ = Adding(steps=20).draw(step_keys(0, 0, 0, 1)[0], 40000)
     error = (y - 1).square()
     assert abs(error.mean().item() - 1 / 6) < 4 * error.std().item() / 200
@@ -18,7 +18,7 @@ def test_floor_of_the_adding_problem():
 
 
 def train_gru(steps: int, updates: int, hidden: int, lr: float) -> float:
-    """Train a GRU on the adding problem as Bai, Kolter, Koltun 2018 do (Adam, clipped gradients); return its test MSE."""
+    """Train a GRU on the adding problem (Adam, clipped gradients, new samples at every step); return its test MSE."""
     problem = Adding(steps=steps)
     with seeded(0, "learner"):
         net = GRU((steps, 2), 1, hidden=hidden, target="real")
