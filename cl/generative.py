@@ -66,7 +66,8 @@ class VAE(nn.Module):
 
     def sample(self, n: int, key: Tensor, purpose: str) -> Tensor:
         """Return n new inputs (n, *input), each the mean of p(x | z) for z from the prior."""
-        out: Tensor = self.decoder(normal(key, (n, self.latent), purpose))
+        z = normal(key, (n, self.latent), purpose)
+        out: Tensor = self.decoder(z.to(self.mean.weight.dtype))
         return (out.sigmoid() if self.likelihood == "bernoulli" else out).reshape(n, *self.input_shape)
 
     def log_evidence(self, x: Tensor, noise: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ from cl.batch import Batch
 from cl.errors import expect
 from cl.learners.base import Learner
 from cl.memory import Reservoir, join, sample_fields
-from cl.objectives import MASKED, mask_logits
 from cl.strategy import Aux, Paper, Strategy
 from cl.streams.base import StreamInfo
 
@@ -18,7 +17,8 @@ class DER(Strategy):
     """Dark experience replay (Buzzega et al. 2020, eq. 5): CE(batch) + alpha || z - h(x) ||^2, (x, z) from a reservoir.
 
     z are the logits at the time a sample entered the reservoir; the square is a mean over samples and outputs, as in
-    the authors' code. Outputs that were not allowed then (classes not met yet, heads of other tasks) are left out.
+    the authors' code. Of separate heads a sample's own is matched alone. With growing heads the target of a class that
+    was not met yet is 0; the paper has one head with all outputs from the start, `learner.head=single`.
 
     Args:
         learner, info: see `Strategy`.
@@ -26,8 +26,7 @@ class DER(Strategy):
         replay_batch: samples recalled a step; None = as many as the incoming batch.
         alpha: weight of the replayed logits, >= 0 (the paper: 0.1 to 1).
 
-    Differs from the paper: inputs are stored as the network saw them, so that augmentation is not drawn anew. The
-    paper's single head is `learner.head=single`.
+    Differs from the paper: inputs are stored as the network saw them, so that augmentation is not drawn anew.
     """
 
     paper: ClassVar[Paper | None] = Paper(
@@ -45,7 +44,7 @@ class DER(Strategy):
         info: StreamInfo,
         memory_size: int = 500,
         replay_batch: int | None = None,
-        alpha: float = 0.5,
+        alpha: float = 1.0,
     ) -> None:
         super().__init__(learner, info)
         expect(replay_batch is None or replay_batch > 0, "strategy.replay_batch", "> 0 or null", replay_batch)
@@ -63,14 +62,15 @@ class DER(Strategy):
         logits = self.logits(both.x, both.task)
         loss = self.criterion(logits[:size], batch)
         if fields is not None and valid is not None:
-            loss = loss + self.alpha * self.matching(logits[size:], fields["logits"], valid)
-        return loss, {"logits": mask_logits(logits[:size].detach(), self.allowed(batch.task))}
+            squares = self.within(logits[size:] - fields["logits"], fields["task"]).square().sum(1)
+            outputs = self.within(torch.ones_like(fields["logits"]), fields["task"]).sum(1)
+            loss = loss + self.alpha * (squares / outputs * valid).sum() / valid.sum().clamp_min(1)
+        return loss, {"logits": self.within(logits[:size].detach(), batch.task)}
 
-    def matching(self, logits: Tensor, stored: Tensor, valid: Tensor) -> Tensor:
-        """Return the mean squared difference () of logits (n, C), over what was allowed when they were stored."""
-        known = stored > MASKED / 2
-        squares = torch.where(known, logits - stored, 0.0).square().sum(1) / known.sum(1).clamp_min(1)
-        return (squares * valid).sum() / valid.sum().clamp_min(1)
+    def within(self, logits: Tensor, task: Tensor) -> Tensor:
+        """Return logits (B, C) with 0 for the outputs that are not allowed now."""
+        allowed = self.allowed(task)
+        return logits if allowed is None else torch.where(allowed, logits, 0.0)
 
     def after_step(self, batch: Batch, aux: Aux) -> None:
         """Offer the batch and its logits to the reservoir."""

@@ -93,5 +93,5 @@ class GSS(ER):
             logits: Any = functional_call(self, parameters, ("logits", sample.x, sample.task))
             return self.criterion(logits, sample)
 
-        here = {f"learner.{n}": p.detach() for n, p in self.learner.named_parameters() if p.requires_grad}
+        here = {f"learner.{n}": p.detach() for n, p in self.learner.named_parameters()}
         return F.normalize(torch.cat([g.flatten() for g in grad(loss)(here).values()]), dim=0)

@@ -60,7 +60,7 @@ class MIR(ER):
         weights = self.memory.balance(self.memory["y"], self.info.n_classes) if self.draw == "balanced" else None
         fields, valid = self.memory.sample(self.candidates, batch.key, weights)
         drawn = Batch(fields["x"].to(batch.x.dtype), fields["y"], fields["task"], batch.key)
-        here = {f"learner.{n}": p.detach() for n, p in self.learner.named_parameters() if p.requires_grad}
+        here = {f"learner.{n}": p.detach() for n, p in self.learner.named_parameters()}
         slope = grad(lambda p: self.losses_at(p, batch).mean())(here)
         there = {n: p - self.virtual_lr * slope[n] for n, p in here.items()}
         harm = self.losses_at(there, drawn) - self.losses_at(here, drawn)
