@@ -4,16 +4,20 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from cl.build import Config
 from cl.cli.compose import hydra_session, mistakes, plain, search_path
 from cl.errors import ConfigError, LetheError
+
+if TYPE_CHECKING:
+    from cl.run import Outcome
 
 JOBS = "jobs.jsonl"  # one line a finished job, in the sweep's folder
 
@@ -39,10 +43,23 @@ def sweep(words: Sequence[str]) -> list[tuple[Path, str, str]]:
     return [(Path(line["path"]), line["status"].replace("refused", "failed"), line["message"]) for line in lines]
 
 
-def job(composed: DictConfig) -> float:
+def configuration(composed: DictConfig) -> Config:
+    """Return the plain configuration of the present job."""
+    hydra = HydraConfig.get()
+    config = plain(composed, hydra.runtime.choices)
+    if config["threads"] is None:
+        config["threads"] = threads_per_job(hydra.launcher)
+    return config
+
+
+def job(composed: DictConfig, carry_out: "Callable[[Config], list[Outcome]] | None" = None) -> float:
     """Carry out one job of a sweep; returns the final average accuracy, NaN for a job that failed.
 
     A job that fails does not end the sweep: the sweep's folder says what became of it.
+
+    Args:
+        composed: the job's configuration.
+        carry_out: what runs it; default `cl.run.run`.
     """
     from cl.run import average, run
 
@@ -51,10 +68,7 @@ def job(composed: DictConfig) -> float:
     hydra = HydraConfig.get()
     words = " ".join(hydra.overrides.task)
     try:
-        config = plain(composed, hydra.runtime.choices)
-        if config["threads"] is None:
-            config["threads"] = threads_per_job(hydra.launcher)
-        outcomes = run(config)
+        outcomes = (carry_out or run)(configuration(composed))
     except LetheError as error:
         _note(hydra, {"path": words, "status": "refused", "message": str(error)})
         return float("nan")

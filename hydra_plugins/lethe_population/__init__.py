@@ -1,0 +1,1 @@
+"""Hydra launcher ``hydra/launcher=population``."""

@@ -1,0 +1,145 @@
+"""Runs the jobs of a sweep as populations: jobs that differ only in seeds and numbers become one program.
+
+Run folders, trackers and return values are as if each job had run alone, so that every sweeper works unchanged.
+"""
+
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, run_job, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+Config = dict[str, Any]
+Ended = Any  # what became of a job: a list of outcomes, or the exception that it raised
+
+
+class PopulationLauncher(Launcher):
+    """Groups jobs and carries out each group as one population.
+
+    Args:
+        n_jobs: groups side by side, in processes; groups are split to fill them; -1 = as many as cores.
+    """
+
+    def __init__(self, n_jobs: int = 1) -> None:
+        self.n_jobs = n_jobs
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what Hydra gives a launcher."""
+        self.context, self.task_function, self.config = hydra_context, task_function, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Carry out all jobs of a batch, then report each to Hydra as its own.
+
+        Raises:
+            TypeError: the program is another than `lethe train`.
+        """
+        from cl.cli.sweep import configuration, job
+
+        if self.task_function is not job:
+            raise TypeError("Expected `hydra/launcher=population` in a sweep of lethe, got another program")
+        setup_globals()
+        Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
+        composed = [self._compose(list(o), initial_job_idx + i) for i, o in enumerate(job_overrides)]
+        configs: dict[int, Config] = {}
+        ended: dict[int, Ended] = {}
+        for i, config in enumerate(composed):
+            try:
+                HydraConfig.instance().set_config(config)
+                configs[i] = configuration(config)
+            except Exception as error:  # told by `job` below, as if it had run alone
+                ended[i] = error
+        parts = split(groups(configs), self._processes())
+        for part, outcomes in zip(parts, self._side_by_side([[configs[i] for i in p] for p in parts]), strict=True):
+            ended.update(zip(part, outcomes, strict=True))
+        returns = []
+        for i, config in enumerate(composed):
+            returns.append(
+                run_job(
+                    hydra_context=self.context,
+                    task_function=functools.partial(job, carry_out=functools.partial(_ended, ended[i])),
+                    config=config,
+                    job_dir_key="hydra.sweep.dir",
+                    job_subdir_key="hydra.sweep.subdir",
+                )
+            )
+        return returns
+
+    def _compose(self, overrides: list[str], number: int) -> DictConfig:
+        config = self.context.config_loader.load_sweep_config(self.config, overrides)
+        with open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = number
+        return config
+
+    def _processes(self) -> int:
+        from joblib import cpu_count
+
+        return cpu_count() if self.n_jobs < 0 else self.n_jobs
+
+    def _side_by_side(self, parts: list[list[Config]]) -> list[list[Ended]]:
+        if self._processes() == 1 or len(parts) == 1:
+            return [carry_out(part) for part in parts]
+        from joblib import Parallel, delayed
+
+        found: list[list[Ended]] = Parallel(n_jobs=self._processes(), backend="loky")(
+            delayed(carry_out)(part) for part in parts
+        )
+        return found
+
+
+def groups(configs: dict[int, Config]) -> list[list[int]]:
+    """Return the jobs that can be one population: they differ in seeds and in numbers of strategy and optimiser."""
+    found: dict[str, list[int]] = {}
+    for i, config in configs.items():
+        kind = {k: v for k, v in config.items() if k not in ("seed", "replicas", "strategy", "optimizer")}
+        kind |= {group: _without_floats(config[group]) for group in ("strategy", "optimizer")}
+        found.setdefault(json.dumps(kind, sort_keys=True, default=str), []).append(i)
+    return list(found.values())
+
+
+def _without_floats(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {k: _without_floats(v) for k, v in node.items()}
+    if isinstance(node, list):
+        return [_without_floats(v) for v in node]
+    return None if isinstance(node, float) else node
+
+
+def split(parts: list[list[int]], processes: int) -> list[list[int]]:
+    """Cut groups so that `processes` have something to do, as evenly as it goes."""
+    each = max(1, processes // max(1, len(parts)))
+    return [piece for part in parts for piece in (part[i::each] for i in range(each)) if piece]
+
+
+def carry_out(configs: list[Config]) -> list[Ended]:
+    """Run some jobs as one population; where that fails, one after another, so that each has its own error."""
+    from cl.run import run, run_together
+    from cl.settings import Settings
+
+    try:
+        seeds = [Settings.of(config).seeds for config in configs]
+        replicas = [{**c, "seed": s, "replicas": 1} for c, own in zip(configs, seeds, strict=True) for s in own]
+        outcomes = iter(run_together(replicas))
+        return [[next(outcomes) for _ in own] for own in seeds]
+    except Exception as error:
+        if len(configs) == 1:
+            return [error]
+    ended: list[Ended] = []
+    for config in configs:
+        try:
+            ended.append(run(config))
+        except Exception as error:
+            ended.append(error)
+    return ended
+
+
+def _ended(what: Ended, config: Config) -> Any:
+    """Give what became of a job, in place of carrying it out."""
+    if isinstance(what, Exception):
+        raise what
+    return what
