@@ -17,6 +17,7 @@ Array = NDArray[np.float64]
 PANELS = 12  # small panels of one figure
 POINTS = 14_000  # points of all lines of one figure
 FINE = 60  # points of a fitted curve
+FAR = 3  # times the longest time seen: a half-life beyond that is a guess
 
 
 def average(members: Sequence[Member]) -> Figure:
@@ -145,7 +146,7 @@ def retention(members: Sequence[Member]) -> list[Figure | Table | None]:
             x = np.geomspace(moments[0], moments[-1], FINE)
             nothing = np.full(FINE, np.nan)
             series.append(Series(m.label, m.style, x, found(x), nothing, nothing))
-            rows.append((m.label, found.curve, *_life(found), f"{found.advantage:.1f}"))
+            rows.append((m.label, found.curve, *_life(found, float(moments[-1])), f"{found.advantage:.1f}"))
     if not series:
         return []
     figure = Figure(
@@ -175,9 +176,12 @@ def _mean(values: Array) -> Array:
     return mean_where(values, np.isfinite(values))
 
 
-def _life(found: forgetting.Fit) -> tuple[str, str]:
-    if not np.isfinite(found.half_life) or found.half_life > 1e9:
-        return "never", "-"
+def _life(found: forgetting.Fit, longest: float) -> tuple[str, str]:
+    """Return half-life and interval as text; what lies far beyond the `longest` time seen is not told as a number."""
+    if not np.isfinite(found.half_life):
+        return "never (levels off above)", "-"
+    if found.half_life > FAR * longest:
+        return f"more than {longest:.4g}", "-"
     sure = f"{found.low:.4g} to {found.high:.4g}" if np.isfinite(found.low) else "-"
     return f"{found.half_life:.4g}", sure
 

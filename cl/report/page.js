@@ -83,14 +83,16 @@
     event.target.setAttribute("aria-pressed", log);
     for (const plot of all(".plot")) {
       if (!plot.dataset.log) continue;
-      const to = scales(plot, log);
+      const to = scales(plot, log), label = plot.parentElement.querySelector(".yl");
+      label.dataset.linear ||= label.textContent;
+      if (plot.dataset.log === "error") label.textContent = log ? "error, log" : label.dataset.linear;
       plot.classList.toggle("log", log);
       all(".made", plot).forEach((e) => e.remove());
       all(".tx,.ty", plot).forEach((e) => { e.hidden = false; });
       all(".grid path", plot).forEach((e) => e.old && e.setAttribute("d", e.old));
       all(".line,.band,.dot,.bar", plot).forEach((e) => move(plot, e, to));
       const kind = plot.dataset.log, [, x1] = pair(plot.dataset.x), [, y1] = pair(plot.dataset.y);
-      if (log && kind === "error") relabel(plot, "y", decades(smallest, 1).filter((v) => `${v}`.match(/1$/)).map((v) => [1 - v, `err ${v}`]), to.y);
+      if (log && kind === "error") relabel(plot, "y", decades(smallest, 1).filter((v) => `${v}`.match(/1$/)).map((v) => [1 - v, `${v}`.replace(/^0/, "")]), to.y);
       if (log && kind === "x") relabel(plot, "x", decades(to.low, x1).map((v) => [v, short(v)]), to.x);
       if (log && kind === "y") relabel(plot, "y", decades(to.low, y1).map((v) => [v, short(v)]), to.y);
       all(".name", plot).forEach((e) => {

@@ -162,3 +162,25 @@ def test_what_was_asked_is_the_difference_to_the_chosen_files() -> None:
     found = changed(config, config["choices"])
     assert found == {"strategy.strength": 7, "training.epochs": 3, "precision": "bf16"}
     assert changed(compose([]), compose([])["choices"]) == {}
+
+
+def test_large_sweep_stays_below_a_megabyte(tmp_path: Path) -> None:
+    axes, facts = ["task trained", "task"], {"meaning": "m.", "better": "higher", "source": "s", "unit": "fraction"}
+    rng = np.random.default_rng(0)
+    for strategy in range(10):
+        for seed in range(5):
+            seen = {
+                name: {"values": rng.random((10, 10)), "axes": axes, "names": {}, **facts}
+                for name in ("probe_all", "probe_task", "nearest_mean", "nll")
+            }
+            seen["task_confusion"] = {
+                "values": rng.random((10, 10, 10)),
+                "axes": [*axes, "predicted task"],
+                "names": {},
+            } | facts
+            write(tmp_path, f"s{strategy}", seed, k=10, kept=0.09 * strategy, points=40, measures=seen)
+    report.main([str(tmp_path), "--no-figures"])
+    assert (tmp_path / "report.html").stat().st_size < 1_000_000
+    page = read(tmp_path / "report.html")
+    lines = [attrs for tag, attrs in page.tags if tag == "polyline" and attrs.get("class") == "line"]
+    assert len(lines) >= 10 * (10 + 9 + 1)
