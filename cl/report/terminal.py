@@ -35,7 +35,7 @@ def canvas(lines: Sequence[tuple[Array, Array]], width: int, height: int, x_rang
     cells = np.zeros((height, width), np.int64)
     colour = np.full((height, width), -1)
     low, high = x_range
-    for number, (x, y) in enumerate(lines):
+    for number, (x, y) in reversed(list(enumerate(lines))):  # the first task, which has most to lose, on top
         good = np.isfinite(x) & np.isfinite(y)
         if not good.any():
             continue
@@ -43,10 +43,13 @@ def canvas(lines: Sequence[tuple[Array, Array]], width: int, height: int, x_rang
         columns = np.arange(int(np.ceil(places[0])), int(places[-1]) + 1)
         columns = columns if len(columns) else np.array([round(places[0])])
         rows = (1 - np.clip(np.interp(columns, places, y[good]), 0, 1)) * (4 * height - 1)
+        before = None
         for column, row in zip(columns.tolist(), rows.round().astype(int).tolist(), strict=True):
-            at = (row // 4, column // 2)
-            cells[at] |= DOTS[row % 4][column % 2]
-            colour[at] = number
+            step = 1 if before is None or row >= before else -1
+            for dot in range(row if before in (None, row) else before + step, row + step, step):
+                cells[dot // 4, column // 2] |= DOTS[dot % 4][column % 2]
+                colour[dot // 4, column // 2] = number
+            before = row
     text = Text()
     for row in range(height):
         text.append(f"{1 - row / (height - 1):4.2f} " if row % 3 == 0 else "     ", "dim")

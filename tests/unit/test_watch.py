@@ -86,6 +86,30 @@ def test_dots_stand_where_the_values_are() -> None:
     assert dots == [[0, 0, 0x60, 0x0A], [0x60, 0x0A, 0, 0]]
 
 
+def test_a_jump_is_one_line() -> None:
+    jump = (np.array([0.0, 0.5, 0.50001, 1.0]), np.array([0.0, 0.0, 1.0, 1.0]))
+    rows = canvas([jump], 4, 2, (0.0, 1.0)).plain.splitlines()
+    filled = np.zeros((8, 8), bool)
+    marks = {
+        0x01: (0, 0),
+        0x02: (1, 0),
+        0x04: (2, 0),
+        0x40: (3, 0),
+        0x08: (0, 1),
+        0x10: (1, 1),
+        0x20: (2, 1),
+        0x80: (3, 1),
+    }
+    for line, row in enumerate(rows):
+        for place, character in enumerate(row[5:]):
+            for mark, (down, right) in marks.items():
+                filled[4 * line + down, 2 * place + right] = bool((ord(character) - 0x2800) & mark)
+    assert filled[7, :4].all()
+    assert filled[0, 4:].all()
+    assert filled[:7, 4].all()
+    assert filled.sum() == 4 + 3 + 7
+
+
 def test_once_shows_and_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     running(tmp_path, 0.7)
     assert watch.main([str(tmp_path), "--once"]) == 0
