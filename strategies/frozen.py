@@ -22,7 +22,6 @@ class Frozen(Strategy):
     """
 
     scenarios: ClassVar[tuple[str, ...]] = ("task", "domain", "class")
-    protects: ClassVar[bool] = True
     neutral: ClassVar[Mapping[str, Any] | None] = {"after": 1000}
 
     def __init__(self, learner: Learner, info: StreamInfo, after: int = 1) -> None:

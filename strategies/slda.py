@@ -35,6 +35,7 @@ class SLDA(NCM):
         "https://arxiv.org/abs/1909.01520",
     )
     scenarios: ClassVar[tuple[str, ...]] = ("task", "domain", "class")
+    protects: ClassVar[bool] = True
     scatter: Tensor
     scattered: Tensor
     weight: Tensor

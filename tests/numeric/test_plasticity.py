@@ -12,6 +12,7 @@ from strategies.cbp import CBP
 from strategies.l2_init import L2Init
 from strategies.pruning import Pruning
 from strategies.shrink_perturb import ShrinkPerturb
+from strategies.usage import Usage
 
 FIRST, SECOND = "learner.blocks.0.1.weight", "learner.blocks.1.0.weight"
 
@@ -149,3 +150,21 @@ def test_cbp_replaces_at_its_rate():
     steps = 3 * 20 * 5
     young = sum(int((age < steps).sum()) for age in (strategy.age_0, strategy.age_1))
     assert 10 <= young <= 32  # 0.01 x 16 x 290 = 46 replacements a layer
+
+
+def test_use_makes_firm_and_disuse_fades():
+    stream = TinyStream("class")
+    strategy = engine(Usage, stream, firm=3.0, fade=0.1, memory=0.5).strategy
+    batch = stream[0].train.batch(torch.arange(30), step_keys(0, 0, 0, 1)[0])
+    w = strategy.learner.blocks[0][1].weight.detach().numpy().astype(np.float64)
+    x = np.abs(batch.x.flatten(1).numpy()).mean(0)
+    h = np.maximum(batch.x.flatten(1).numpy() @ w.T + strategy.learner.blocks[0][1].bias.detach().numpy(), 0).mean(0)
+    _, aux = strategy.loss(batch)
+    with torch.no_grad():
+        strategy.gradients({}, batch, aux)
+        strategy.learner.blocks[0][1].weight += 1.0  # the optimiser's step
+        strategy.after_step(batch, aux)
+    use = h[:, None] * np.abs(w + 1) * x[None, :]
+    plasticity = 1 / (1 + 3 * 0.5 * use / use.mean())
+    expected = (w + plasticity) * (1 - 0.1 * plasticity)
+    np.testing.assert_allclose(state(strategy)[FIRST].numpy(), expected, rtol=1e-4)
