@@ -1,0 +1,107 @@
+"""MER and La-MAML against their algorithms written out in plain Python."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cl.seeding import step_keys
+from cl.testing.tiny import TinyStream, engine, state
+from strategies.lamaml import LaMAML
+from strategies.mer import MER
+
+KEY = step_keys(0, 0, 0, 1)[0]
+
+
+def ready(make, stream, **fields):
+    made = engine(make, stream, **fields)
+    made.strategy.enter(0)
+    made.update.refresh(made.strategy, reset=False)
+    made.update.optimizer = torch.optim.SGD(made.update.parameters.values(), lr=0.1)
+    return made
+
+
+def bare(strategy):
+    """The learner's weights as plain leaves, and its loss on samples."""
+    weights = {n: p.detach().clone() for n, p in strategy.learner.named_parameters()}
+
+    def loss(w, x, y):
+        h = x.flatten(1)
+        for i, layer in enumerate(("blocks.0.1", "blocks.1.0")):
+            h = F.linear(h, w[f"{layer}.weight"], w[f"{layer}.bias"]).relu() if i < 2 else h
+        return F.cross_entropy(F.linear(h, w["head.weight"], w["head.bias"]), y)
+
+    return weights, loss
+
+
+def gradient(loss, weights, x, y):
+    leaves = {n: w.detach().requires_grad_() for n, w in weights.items()}
+    return dict(zip(leaves, torch.autograd.grad(loss(leaves, x, y), list(leaves.values())), strict=True))
+
+
+@pytest.mark.parametrize(("beta", "gamma"), [(1.0, 1.0), (0.3, 1.0), (0.3, 0.5)])
+def test_mer_with_an_empty_memory_is_reptile_on_single_samples(beta, gamma):
+    stream = TinyStream("domain")
+    made = ready(MER, stream, memory_size=10, batches=2, batch_size=1, beta=beta, gamma=gamma)
+    weights, loss = bare(made.strategy)
+    batch = stream[0].train.batch(torch.tensor([0, 50, 7]), KEY)
+    made.strategy.step(batch, made.update)
+    for n in range(3):
+        x, y = batch.x[n : n + 1], batch.y[n : n + 1]
+        across = weights
+        for _ in range(2):
+            g = gradient(loss, weights, x, y)
+            weights = {k: w + beta * ((w - 0.1 * g[k]) - w) for k, w in weights.items()}
+        weights = {k: across[k] + gamma * (w - across[k]) for k, w in weights.items()}
+    for name, p in made.strategy.learner.named_parameters():
+        torch.testing.assert_close(p.detach(), weights[name], rtol=1e-4, atol=1e-6)
+    assert int(made.strategy.memory.filled.sum()) == 3
+
+
+def test_mer_replays_what_it_stored():
+    stream = TinyStream("domain")
+    made = ready(MER, stream, memory_size=1, batches=1, batch_size=2, beta=1.0)
+    weights, loss = bare(made.strategy)
+    batch = stream[0].train.batch(torch.tensor([0, 50]), KEY)
+    made.strategy.step(batch, made.update)
+    order = [0, 0, 1]  # the first alone; then, before the second, the first from memory
+    for n in order:
+        g = gradient(loss, weights, batch.x[n : n + 1], batch.y[n : n + 1])
+        weights = {k: w - 0.1 * g[k] for k, w in weights.items()}
+    for name, p in made.strategy.learner.named_parameters():
+        torch.testing.assert_close(p.detach(), weights[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("learn", ["alpha", "sync", "none"])
+def test_lamaml_is_algorithm_1(learn):
+    stream = TinyStream("domain")
+    options = {"glances": 1, "alpha": 0.2, "alpha_rate": 0.5, "learn": learn, "rate": 0.05, "clip": None}
+    made = ready(LaMAML, stream, **options)
+    start, loss = bare(made.strategy)
+    batch = stream[0].train.batch(torch.tensor([0, 50, 7]), KEY)
+    made.strategy.step(batch, made.update)
+    ahead, total = start, {n: torch.zeros_like(w) for n, w in start.items()}
+    for n in range(3):
+        g = gradient(loss, ahead, batch.x[n : n + 1], batch.y[n : n + 1])
+        ahead = {k: w - 0.2 * g[k] for k, w in ahead.items()}
+        total = {k: total[k] + g[k] for k in total}
+    meta = gradient(loss, ahead, batch.x, batch.y)  # first order: d theta_k / d alpha = -total
+    for name, p in made.strategy.learner.named_parameters():
+        alpha = 0.2 + (0.5 * meta[name] * total[name] if learn != "none" else 0.0)
+        rate = alpha.clamp_min(0) if learn == "alpha" else 0.05
+        torch.testing.assert_close(p.detach(), start[name] - rate * meta[name], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(made.strategy.alpha[name], torch.as_tensor(alpha).expand_as(p), rtol=1e-4, atol=1e-6)
+
+
+def test_lamaml_clips_the_meta_gradient_and_second_order_differs():
+    stream = TinyStream("domain")
+    batch = stream[0].train.batch(torch.arange(8), KEY)
+    moved = {}
+    for name, options in {"first": {}, "second": {"second_order": True}, "clipped": {"clip": 0.01}}.items():
+        made = ready(LaMAML, stream, **{"clip": None, "glances": 1, "learn": "none", "rate": 1.0, **options})
+        before = state(made.strategy.learner)
+        made.strategy.step(batch, made.update)
+        after = state(made.strategy.learner)
+        moved[name] = torch.cat([(after[n] - before[n]).flatten() for n in after])
+    assert not torch.allclose(moved["first"], moved["second"])
+    torch.testing.assert_close(moved["clipped"].norm(), torch.tensor(0.01), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(moved["clipped"] / 0.01, moved["first"] / moved["first"].norm(), rtol=1e-2, atol=1e-3)
