@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cl.errors import expect
-from cl.seeding import integers, normal
+from cl.seeding import integers, normal, uniform
 from cl.streams.sequences.problem import Drawn, Problem, bounds, encode, no_targets, place, within
 
 Number = int | tuple[int, int] | list[int]
@@ -16,14 +16,16 @@ Number = int | tuple[int, int] | list[int]
 
 @dataclass(frozen=True)
 class KeyValueRecall(Problem):
-    """Every step shows a key with a value; the last step shows a key alone: which value came with it?
+    """Some steps show a key with a value; the last step shows a key alone: which value came with it?
 
-    The key asked for was shown exactly once, `distance` steps before the question; all other steps show other keys. The
-    distance may be longer than any sequence trained on: sequences grow with it.
+    The key asked for was shown exactly once, `distance` steps before the question; the other pairs stand anywhere and
+    have other keys; all other steps are blank. The distance may be longer than any sequence trained on: sequences grow
+    with it.
 
     Attributes:
         distance: steps from cue to question, >= 1, or a range.
-        steps: pairs before the question, at least; sequences have max(steps, largest distance) + 1 steps.
+        steps: steps before the question, at least; sequences have max(steps, largest distance) + 1 steps.
+        pairs: pairs that are shown, the one asked for included, 1 to `steps`.
         keys: different keys, >= 2.
         values: different values.
     """
@@ -32,6 +34,7 @@ class KeyValueRecall(Problem):
 
     distance: Number = (1, 20)
     steps: int = 20
+    pairs: int = 4
     keys: int = 8
     values: int = 8
 
@@ -40,10 +43,11 @@ class KeyValueRecall(Problem):
         for name in ("keys", "values"):
             expect(getattr(self, name) > 1, f"stream.problems.{name}", "> 1", getattr(self, name))
         expect(self.steps > 0, "stream.problems.steps", "> 0", self.steps)
+        expect(0 < self.pairs <= self.steps, "stream.problems.pairs", f"in 1 to steps ({self.steps})", self.pairs)
 
     @property
     def length(self) -> int:
-        """Pairs and the question."""
+        """All steps and the question."""
         return max(self.steps, bounds(self.distance, "stream.problems.distance")[1]) + 1
 
     @property
@@ -65,8 +69,10 @@ class KeyValueRecall(Problem):
         value = integers(key, (n, length), self.values, "recall/values")
         step = torch.arange(length, device=device)
         cue, question = step == (length - 1 - distance)[:, None], (step == length - 1).expand(n, -1)
-        shown = torch.where(cue | question, asked, other)
-        parts = [F.one_hot(shown, self.keys), F.one_hot(value, self.values) * ~question[..., None], question[..., None]]
+        place = torch.where(question, 2.0, torch.where(cue, -1.0, uniform(key, (n, length), "recall/places")))
+        pair = place.argsort(1).argsort(1) < self.pairs  # the cue comes first, then steps as drawn
+        symbol = F.one_hot(torch.where(cue | question, asked, other), self.keys) * (pair | question)[..., None]
+        parts = [symbol, F.one_hot(value, self.values) * pair[..., None], question[..., None]]
         return torch.cat(parts, -1).to(torch.float32), (value * cue).sum(1), None
 
 
