@@ -90,9 +90,9 @@ def _train(replicas: "Sequence[Replica]") -> None:
     """Train replicas and record how each ended."""
     try:
         errors = _train_engines([r.engine for r in replicas])
-    except Interrupted as stop:
+    except (Interrupted, KeyboardInterrupt, SystemExit) as stop:  # SystemExit: a launcher that preempts the job
         for replica in replicas:
-            replica.finish("interrupted", str(stop))
+            replica.finish("interrupted", str(stop) or type(stop).__name__)
         raise
     except BaseException as error:
         memory = _out_of_memory(error)

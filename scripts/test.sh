@@ -6,7 +6,7 @@
 # JOBS says how many processes share the work (default: one a core, 8 at most). VENV, PYTHON: see setup.sh.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-bash scripts/setup.sh dev
+bash scripts/setup.sh "$([ "${1:-}" = cluster ] && echo dev,slurm,ray || echo dev)"
 
 cores=$(getconf _NPROCESSORS_ONLN)
 jobs=${JOBS:-$((cores < 8 ? cores : 8))}

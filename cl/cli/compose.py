@@ -85,7 +85,11 @@ def _target_of(group: str, choice: str) -> Any:
 def explain(error: Exception, words: Sequence[str]) -> str:
     """Return one line that names the word, the rule and, where there is one, the nearest name that exists."""
     text = " ".join(str(error).split())
-    missing = re.search(r"Could not find '([\w-]+)/([^']+)'", text)
+    plugin = re.search(r"Could not (?:find|load) '?hydra/launcher/(submitit_slurm|ray|optuna)\b", text)
+    if plugin:
+        extra = {"submitit_slurm": "slurm", "ray": "ray", "optuna": "tune"}[plugin.group(1)]
+        return f"Expected the launcher's package to be installed; pip install 'lethe[{extra}]'"
+    missing = re.search(r"Could not find '((?:hydra/)?[\w-]+)/([^']+)'", text)
     if missing:
         group, name = missing.groups()
         known = options(group)

@@ -33,7 +33,9 @@ def sweep(words: Sequence[str]) -> list[tuple[Path, str, str]]:
     """
     launcher = [] if any(w.startswith("hydra/launcher=") for w in words) else ["hydra/launcher=cores"]
     logging = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
-    overrides = [*search_path(words), *launcher, *logging, *words]
+    # Jobs of a cluster are stopped and started again: they go on where they were.
+    cluster = any(w in ("hydra/launcher=slurm", "hydra/launcher=ray_cluster") for w in words)
+    overrides = [*search_path(words), *launcher, *logging, *(["resume=auto"] if cluster else []), *words]
     with hydra_session() as hydra, mistakes(words):
         folder = Path(hydra.compose_config("config", overrides, run_mode=RunMode.MULTIRUN).hydra.sweep.dir)
         hydra.multirun("config", job, [*overrides, f"hydra.sweep.dir={folder}"], with_log_configuration=False)
@@ -91,6 +93,7 @@ def threads_per_job(launcher: Any) -> int | None:
     """Return the cores divided by the jobs that run side by side; None where jobs run one after another."""
     jobs = launcher.get("n_jobs")
     if jobs is None:
-        return None
+        own: int | None = launcher.get("cpus_per_task")
+        return own
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // (cores if jobs < 0 else jobs))
