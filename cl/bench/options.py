@@ -1,6 +1,9 @@
 """What the sections of the bench are told."""
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -16,6 +19,7 @@ class Options:
         root: data folder.
         full: True also runs the sizes that take long.
         avalanche: Python interpreter of an environment with avalanche-lib, or None.
+        clock: ``wall``, or ``cpu``: the process's own time, which other programs on the machine disturb less.
     """
 
     device: torch.device
@@ -24,3 +28,13 @@ class Options:
     root: str
     full: bool
     avalanche: str | None
+    clock: str = "wall"
+
+    def timed(self, run: Callable[[], Any]) -> float:
+        """Return the seconds that `run` takes, until the device has finished."""
+        clock = time.process_time if self.clock == "cpu" else time.perf_counter
+        started = clock()
+        run()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return clock() - started

@@ -2,7 +2,6 @@
 
 import json
 import platform
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,15 +71,6 @@ def in_turns(
         for j in order:
             seconds[j].append(runs[j]())
     return seconds
-
-
-def timed(run: Callable[[], Any], device: torch.device) -> float:
-    """Return the seconds that `run` takes, until the device has finished."""
-    started = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started
 
 
 def machine(device: torch.device, threads: int) -> dict[str, Any]:

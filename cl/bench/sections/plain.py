@@ -3,7 +3,7 @@
 from cl.bench.bare import Bare, BareEWC, BareReplay, Memory
 from cl.bench.options import Options
 from cl.bench.runs import engine_of, mnist, quiet, tracked
-from cl.bench.table import Row, in_turns, timed
+from cl.bench.table import Row, in_turns
 from strategies.er import ER
 from strategies.ewc import EWC
 from strategies.naive import Naive
@@ -25,10 +25,10 @@ def rows(options: Options) -> list[Row]:
 
             def ours(strategy: type = strategy) -> float:
                 engine = engine_of(strategy, stream)
-                return timed(lambda: tracked(engine), options.device)
+                return options.timed(lambda: tracked(engine))
 
             def theirs(loop: type[Bare] = loop) -> float:
-                return timed(loop(memory).run, options.device)
+                return options.timed(loop(memory).run)
 
             seconds, reference = in_turns([ours, theirs], options.rounds)
             engine, bare = engine_of(strategy, stream), loop(memory)

@@ -4,7 +4,7 @@ from typing import Any
 
 from cl.bench.options import Options
 from cl.bench.runs import engine_of, mnist, quiet
-from cl.bench.table import Row, in_turns, timed
+from cl.bench.table import Row, in_turns
 from cl.engine import Engine
 from cl.population import Population
 from strategies.naive import Naive
@@ -28,11 +28,11 @@ def rows(options: Options) -> list[Row]:
 
                 def together(s: int = s) -> float:
                     population = Population(engines(s))
-                    return timed(population.run, options.device)
+                    return options.timed(population.run)
 
                 def others(s: int = 1 if gpu else s) -> float:
                     alone = engines(s)
-                    return timed(lambda: [e.run() for e in alone], options.device)
+                    return options.timed(lambda: [e.run() for e in alone])
 
                 seconds, reference = in_turns([together, others], options.rounds, warm=gpu)
                 bar = BARS.get(s) if gpu and learner == "mlp" else None if gpu else 1.1

@@ -1,0 +1,189 @@
+"""Hyper-parameters chosen honestly: on validation data, other seeds or the first tasks; test data is out of reach.
+
+The protocol is that of Chaudhry et al. (2019, Efficient lifelong learning with A-GEM, section 4) generalised: a search
+on a part of what a study may look at, its budget counted, then the final seeds with the values found.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cl.assembly import build_engine, build_strategy, build_stream
+from cl.build import Config
+from cl.device import find, guarantees
+from cl.engine import Engine
+from cl.errors import TrainingError, expect
+from cl.settings import Settings
+from cl.streams.base import Stream, Task
+from cl.streams.data import Data
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What tuning may look at.
+
+    Attributes:
+        seeds: root seeds of the trials; others than those of the final runs draw other streams, too.
+        validation: held out of the training data: a fraction in (0, 1) or a number of samples a task.
+        tasks: only the first tasks, or None for all.
+    """
+
+    seeds: tuple[int, ...]
+    validation: float | int = 0.1
+    tasks: int | None = None
+
+    def __post_init__(self) -> None:
+        expect(len(self.seeds) > 0 and len(set(self.seeds)) == len(self.seeds), "seeds", "different seeds", self.seeds)
+        expect(self.validation > 0, "validation", "> 0", self.validation)
+        expect(self.tasks is None or self.tasks > 0, "tasks", "> 0", self.tasks)
+
+
+class ValidationStream(Stream):
+    """The first tasks of a stream, with the validation split where the test split would be.
+
+    Args:
+        stream: a stream whose tasks have validation splits.
+        tasks: how many tasks, or None for all.
+    """
+
+    def __init__(self, stream: Stream, tasks: int | None = None) -> None:
+        count = len(stream) if tasks is None else tasks
+        expect(count <= len(stream), "tasks", f"<= {len(stream)}, the tasks of the stream", count)
+        self._stream = stream
+        self.info = dataclasses.replace(
+            stream.info, n_tasks=count, task_classes=stream.info.task_classes[:count]
+        )
+        self.class_names = stream.class_names[:count]
+
+    def __getitem__(self, k: int) -> Task:
+        """Return task k."""
+        if not -len(self) <= k < len(self):
+            raise IndexError(k)
+        return self._stream[k % len(self)]
+
+    def test(self, k: int) -> Data:
+        """Return the validation split of task k."""
+        found = self[k].validation
+        expect(found is not None, "stream.validation", "> 0 for tuning", None)
+        assert found is not None
+        return found
+
+    def fingerprint(self) -> str:
+        """Return the hash of the stream that is tuned on."""
+        return self._stream.fingerprint()
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting that was tried.
+
+    Attributes:
+        words: the setting, as overrides.
+        scores: average accuracy on validation data after the last task, for each seed; NaN where training failed.
+        steps: optimisation steps of all seeds.
+        seconds: training and consolidation of all seeds.
+    """
+
+    words: tuple[str, ...]
+    scores: tuple[float, ...]
+    steps: int
+    seconds: float
+
+    @property
+    def score(self) -> float:
+        """The mean over seeds; -inf if a seed failed."""
+        mean = float(np.mean(self.scores))
+        return -math.inf if math.isnan(mean) else mean
+
+
+def carry_out(settings: Sequence[tuple[tuple[str, ...], Config]], protocol: Protocol) -> list[Trial]:
+    """Try some settings side by side: processes of one thread on a CPU, one population on an accelerator.
+
+    Args:
+        settings: (words, resolved configuration) of each.
+        protocol: see `Protocol`.
+    """
+    device = find(str(settings[0][1]["device"]))
+    if device.type != "cpu":
+        return attempt(settings, protocol)
+    from joblib import Parallel, cpu_count, delayed
+
+    if min(cpu_count(), len(settings)) == 1:
+        return attempt(settings, protocol)
+    parts = [[(words, {**config, "threads": config["threads"] or 1})] for words, config in settings]
+    found: list[list[Trial]] = Parallel(n_jobs=cpu_count(), backend="loky")(
+        delayed(attempt)(part, protocol) for part in parts
+    )
+    return [trial for part in found for trial in part]
+
+
+def attempt(settings: Sequence[tuple[tuple[str, ...], Config]], protocol: Protocol) -> list[Trial]:
+    """Try some settings in this process; see `carry_out`."""
+    first = Settings.of(settings[0][1])
+    device = find(first.device)
+    with guarantees(device, first.threads, first.deterministic):
+        engines = [[_engine(config, seed, protocol) for seed in protocol.seeds] for _, config in settings]
+        flat = [engine for own in engines for engine in own]
+        if device.type != "cpu" and len(flat) > 1:
+            from cl.population import Population
+
+            Population(flat).run()
+        else:
+            for engine in flat:
+                _alone(engine)
+    return [_trial(words, own) for (words, _), own in zip(settings, engines, strict=True)]
+
+
+def _engine(config: Config, seed: int, protocol: Protocol) -> Engine:
+    """Build an engine that measures on validation data after the tasks, and on nothing else."""
+    own = {
+        **config,
+        "seed": seed,
+        "stream": {**config["stream"], "validation": protocol.validation},
+        "evaluation": {**config["evaluation"], "every": None},
+        "measures": {},
+    }
+    settings = Settings.of(own)
+    device = find(settings.device)
+    stream = ValidationStream(build_stream(own, settings, device), protocol.tasks)
+    return build_engine(own, stream, build_strategy(own, stream, device))
+
+
+def _alone(engine: Engine) -> None:
+    started = time.perf_counter()
+    try:
+        engine.run()
+    except TrainingError:
+        engine.seconds["train"] += time.perf_counter() - started
+
+
+def _trial(words: tuple[str, ...], engines: Sequence[Engine]) -> Trial:
+    return Trial(
+        words,
+        tuple(float(e.accuracy[-1].mean()) for e in engines),
+        sum(e.total_steps for e in engines),
+        sum(e.seconds["train"] + e.seconds["consolidate"] for e in engines),
+    )
+
+
+def report(trials: Sequence[Trial], protocol: Protocol) -> dict[str, Any]:
+    """Return everything about a search as plain types: the protocol, the trials, the best one, the budget."""
+    best = max(trials, key=lambda t: t.score)
+    return {
+        "protocol": dataclasses.asdict(protocol),
+        "best": {"words": list(best.words), "validation_accuracy": best.score},
+        "budget": {
+            "settings": len(trials),
+            "runs": len(trials) * len(protocol.seeds),
+            "steps": sum(t.steps for t in trials),
+            "seconds": sum(t.seconds for t in trials),
+        },
+        "trials": [
+            {**dataclasses.asdict(t), "scores": [s if math.isfinite(s) else None for s in t.scores]} for t in trials
+        ],
+    }

@@ -1,0 +1,108 @@
+"""Tuning sees validation data alone, picks what is better there, counts its budget, hands over to the final seeds."""
+
+import json
+
+import numpy as np
+import pytest
+
+from cl.cli.commands import tune
+from cl.cli.compose import compose
+from cl.cli.main import main
+from cl.errors import ConfigError
+from cl.results import Results
+from cl.streams import TaskStream
+from cl.testing import TinyStream
+from cl.tuning import Protocol, ValidationStream, attempt, report
+
+WORDS = ["stream=split_digits", "stream.samples_per_task=100", "learner.hidden=[16]", "tracker=files", "threads=1"]
+WORDS += ["training.epochs=null", "training.steps=20"]
+
+
+@pytest.fixture(autouse=True)
+def one_process(monkeypatch):
+    """Workers take seconds to start, and would not see a patched stream."""
+    monkeypatch.setattr("joblib.cpu_count", lambda: 1)
+
+
+def test_the_test_split_is_out_of_reach(monkeypatch):
+    def forbidden(self, k):
+        raise AssertionError("test data was read")
+
+    monkeypatch.setattr(TaskStream, "test", forbidden)
+    rates = ["optimizer.lr=0.01", "optimizer.lr=1e-7"]
+    settings = [((word,), compose([*WORDS, word])) for word in rates]
+    trials = attempt(settings, Protocol(seeds=(7, 8), validation=0.2, tasks=2))
+    good, bad = trials
+    assert good.score > 0.8 > bad.score
+    assert good.score == pytest.approx(np.mean(good.scores))
+    assert [t.steps for t in trials] == [2 * 2 * 20] * 2  # tasks, seeds, steps
+    found = report(trials, Protocol(seeds=(7, 8), validation=0.2, tasks=2))
+    assert found["best"]["words"] == ["optimizer.lr=0.01"]
+    assert (found["budget"]["settings"], found["budget"]["runs"], found["budget"]["steps"]) == (2, 4, 160)
+
+
+def test_a_setting_that_fails_is_the_worst():
+    settings = [((word,), compose([*WORDS, word])) for word in ("optimizer.lr=1e30", "optimizer.lr=0.0")]
+    exploded, still = attempt(settings, Protocol(seeds=(0,), tasks=2))
+    assert exploded.score == -np.inf
+    assert 0 <= still.score <= 1
+    assert report([exploded, still], Protocol(seeds=(0,)))["best"]["words"] == ["optimizer.lr=0.0"]
+
+
+def test_validation_takes_the_place_of_test():
+    stream = ValidationStream(TinyStream("task"), tasks=2)
+    assert len(stream) == stream.info.n_tasks == 2
+    assert stream.info.task_classes == ((0, 1), (2, 3))
+    with pytest.raises(ConfigError, match=r"stream\.validation"):
+        stream.test(0)  # the tiny stream holds nothing out
+    with pytest.raises(ConfigError, match="tasks"):
+        ValidationStream(TinyStream("task"), tasks=9)
+
+
+def test_the_command_tunes_and_runs_the_final_seeds(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(tune, "finals", _one_after_another)
+    arguments = ["optimizer.lr=0.01,1e-7", f"output={tmp_path}", "--final", "0,1", "--tasks", "3", "--seeds", "5"]
+    assert main(["tune", *WORDS, *arguments]) == 0
+    text = capsys.readouterr().out
+    assert "best on validation data: optimizer.lr=0.01" in text
+    assert "budget: 2 settings, 2 runs, 120 steps" in text
+    folders = sorted(tmp_path.glob("split_digits/*"))
+    assert [f.name.split("-")[3] for f in folders] == ["seed0", "seed1"]
+    record = json.loads((folders[0] / "tuning.json").read_text())
+    assert record["protocol"] == {"seeds": [5], "validation": 0.1, "tasks": 3}
+    assert record["final"]["seeds"] == [0, 1]
+    assert Results.load(folders[0]).accuracy.shape == (1, 6, 5)  # all tasks, not only those tuned on
+
+
+def _one_after_another(words, seeds):
+    from cl.run import run
+
+    return [outcome for seed in seeds for outcome in run(compose([*words, f"seed={seed}"]))]
+
+
+def test_optuna_searches_an_interval(capsys):
+    pytest.importorskip("optuna")
+    word = "optimizer.lr=tag(log,interval(1e-5,1e-1))"
+    assert main(["tune", *WORDS, word, "--trials", "4", "--final", "none", "--tasks", "1"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "optimizer.lr=" in line]
+    rates = {float(line.partition("=")[2]) for line in lines}
+    assert len(rates) == 4
+    assert all(1e-5 <= r <= 1e-1 for r in rates)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["strategy=naive"], "several values"),
+        (["optimizer.lr=interval(0,1)"], "--trials"),
+        (["optimizer.lr=0.1,0.2", "seed=3"], "--seeds"),
+        (["optimizer.lr=0.1,0.2", "--seeds", "1,1"], "different seeds"),
+        (["optimizer.lr=0.1,0.2", "--final", "a"], "whole numbers"),
+        (["optimizer.lr=0.1,0.2", "--validation", "0"], "validation"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(words, message, capsys):
+    assert main(["tune", *WORDS, *words]) == 2
+    text = capsys.readouterr().err
+    assert message in text
+    assert text.count("\n") == 1
