@@ -1,6 +1,6 @@
 """Which output a label of the source becomes: the scenario's part of a stream."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -28,6 +28,10 @@ class Labelling:
     task_outputs: tuple[tuple[int, ...], ...]
     names: tuple[tuple[str, ...], ...]
     shared: bool
+
+    def to(self, device: torch.device) -> "Labelling":
+        """Return the labelling for labels on `device`."""
+        return self if self.outputs is None else replace(self, outputs=self.outputs.to(device))
 
     def __call__(self, y: Tensor, k: int) -> Tensor:
         """Return the outputs of source labels y (n,) or (n, T) in task k; -100 stays -100. Real targets stay."""

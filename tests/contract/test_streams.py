@@ -12,6 +12,7 @@ import yaml
 from cl.build import construct, locate
 from cl.errors import AccessError, DataError
 from cl.seeding import step_keys
+from cl.streams import TaskStream
 from cl.streams.base import Stream, TrainingView
 from cl.streams.data import Data
 
@@ -83,6 +84,17 @@ def test_random_access_in_any_order(name, stream, data_root):
     for k in order:
         for a, b in zip([*there[k][0], *there[k][1]], [*back[k][0], *back[k][1]], strict=True):
             assert torch.equal(a, b)
+
+
+def test_another_seed_of_the_same_samples(name, stream, data_root):
+    if not isinstance(stream, TaskStream):
+        pytest.skip("samples are made by the seed")
+    before = stream.fingerprint()
+    one, fresh = stream.with_seed(1), build(name, data_root, seed=1)
+    assert one.fingerprint() == fresh.fingerprint()
+    assert one.info == fresh.info
+    assert one[0].train.storage is stream[0].train.storage
+    assert stream.fingerprint() == before
 
 
 def test_global_randomness_is_untouched(name, stream, data_root):

@@ -13,7 +13,7 @@ from cl.seeding import derive
 from cl.streams.base import SCENARIOS, Stream, StreamInfo, Task
 from cl.streams.constructions import Piece
 from cl.streams.data import Data
-from cl.streams.labels import Labelling, labelling
+from cl.streams.labels import labelling
 from cl.streams.sequences.problem import Problem
 
 
@@ -106,16 +106,17 @@ class GeneratedStream(Stream):
         self.steps = max(problem.length for problem in self.problems)
         self.padded = any(problem.varies or problem.length < self.steps for problem in self.problems)
         pieces = [Piece(tuple(range(len(first.class_names)))) for _ in self.problems]
-        self.labelling: Labelling = labelling(first.class_names, first.target, pieces, scenario, same_classes=True)
-        self.class_names = self.labelling.names
+        labels = labelling(first.class_names, first.target, pieces, scenario, same_classes=True)
+        self._labelling = {"cpu": labels, self.device.type: labels.to(self.device)}
+        self.class_names = labels.names
         self.info = StreamInfo(
             scenario=scenario,
             n_tasks=k,
-            n_classes=self.labelling.n_outputs,
-            task_classes=self.labelling.task_outputs,
+            n_classes=labels.n_outputs,
+            task_classes=labels.task_outputs,
             input_shape=(self.steps,) if first.vocabulary else (self.steps, first.features + self.padded),
             seed=seed,
-            shared_labels=self.labelling.shared,
+            shared_labels=labels.shared,
             target=first.target,
             sequence=True,
             vocabulary=first.vocabulary,
@@ -136,14 +137,15 @@ class GeneratedStream(Stream):
             x = torch.cat([x, x.new_zeros(n, missing, *x.shape[2:])], 1)
             if problem.target == "steps":
                 y = torch.cat([y, y.new_full((n, missing), IGNORE)], 1)
-        return x, self.labelling(y, k)
+        return x, self._labelling[x.device.type](y, k)
 
     def _fixed(self, problem: Problem, k: int, purpose: str, n: int) -> Data:
-        key = torch.tensor(derive(self.info.seed, f"sequence/{purpose}", k), device=self.device)
+        """Return n samples drawn on the host, so that they are the same on every device."""
+        key = torch.tensor(derive(self.info.seed, f"sequence/{purpose}", k))
         x, y = self.draw(problem, k, key, n)
         if not problem.vocabulary and bool(((x == 0) | (x == 1)).all()):
             x = x.to(torch.int8)
-        return Data(x, torch.arange(n, device=self.device), y, k, as_drawn)
+        return Data(x.to(self.device), torch.arange(n, device=self.device), y.to(self.device), k, as_drawn)
 
     def _split(self, purpose: str, k: int, n: int) -> Data:
         if (purpose, k) not in self._kept:
