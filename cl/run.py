@@ -76,7 +76,10 @@ def run_together(configs: Sequence[Config], path: Path | None = None) -> list[Ou
     with guarantees(device, settings.threads, settings.deterministic), listening() as request:
         replicas = [Replica(c, device, request, path) for c in configs]
         try:
-            open_ones = [r for r in replicas if r.prepare()]
+            open_ones: list[Replica] = []
+            for replica in replicas:
+                if replica.prepare(leads=not open_ones):
+                    open_ones.append(replica)
             request.expected = len(open_ones)
             if open_ones:
                 _train(open_ones)
@@ -164,8 +167,12 @@ class Replica:
             return Outcome(self.path, "failed", message, Results.load(self.path))
         return None
 
-    def prepare(self) -> bool:
-        """Build everything and take the folder, loading what an earlier process saved; False if nothing is to do."""
+    def prepare(self, leads: bool = True) -> bool:
+        """Build everything and take the folder, loading what an earlier process saved; False if nothing is to do.
+
+        Args:
+            leads: see `RunFacts`.
+        """
         if self.outcome is not None:
             return False
         started = time.time()
@@ -193,6 +200,7 @@ class Replica:
             info=stream.info,
             tags=tuple(self.settings.tags),
             step=self.engine.total_steps - self.engine.step,
+            leads=leads,
         )
         for tracker in self.trackers:
             tracker.start(facts)

@@ -8,7 +8,7 @@ bash scripts/setup.sh
 
 lethe=${VENV:-.venv}/bin/lethe
 output=${OUTPUT:-runs}
-"$lethe" train -m stream=split_digits strategy=naive,joint,ewc,lwf,er,progressive seed=0,1,2 \
+"$lethe" train -m experiment=demo strategy=naive,joint,ewc,lwf,er,progressive seed=0,1,2 \
     group=demo output="$output" resume=auto "$@" >/dev/null
 echo
 "$lethe" compare "$output/demo" --metric average_accuracy,forgetting,learning_accuracy

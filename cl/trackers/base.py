@@ -23,6 +23,7 @@ class RunFacts:
         info: facts of the stream.
         tags: free labels.
         step: steps of the tasks that were finished before, for a resumed run.
+        leads: False for a replica that is trained beside another one, which speaks for both on a screen.
     """
 
     name: str
@@ -32,6 +33,7 @@ class RunFacts:
     info: StreamInfo
     tags: tuple[str, ...] = ()
     step: int = 0
+    leads: bool = True
 
 
 class Tracker:

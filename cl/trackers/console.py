@@ -23,7 +23,8 @@ class Console(Tracker):
     """Shows tasks, steps, loss, the time left, and the accuracy after each task, on standard error.
 
     The bar is drawn on a terminal by the main process alone. Elsewhere plain lines begin with the run's name: one after
-    every task, or, in a worker of a sweep, one every so often and one at the end.
+    every task, or, in a worker of a sweep, one every so often and one at the end. Of replicas trained together,
+    the first one speaks.
 
     Args:
         every: seconds between two plain lines where there is no terminal, >= 0.
@@ -48,6 +49,8 @@ class Console(Tracker):
         self._worker = multiprocessing.current_process().name != "MainProcess"
         self._started = self._last = time.monotonic()
         self._first = None
+        if not facts.leads:
+            return
         if not self._worker and sys.stderr.isatty():
             self._draw(facts)
         elif not self._worker:
@@ -111,7 +114,7 @@ class Console(Tracker):
         name = "" if self._facts is None else self._facts.name
         if self._bar is not None:
             self._bar.console.print(text, markup=False)
-        else:
+        elif self._facts is None or self._facts.leads:
             print(f"{name}: {text}", file=sys.stderr, flush=True)
 
 

@@ -4,6 +4,7 @@ import itertools
 import json
 import sys
 import warnings
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -92,6 +93,14 @@ def test_bar_on_a_terminal(capsys, monkeypatch):
     text = capsys.readouterr().err
     assert "━" in text
     assert "task 3/3 done: accuracy 0.900 0.800 0.700, mean 0.800" in text
+
+
+def test_of_replicas_trained_together_one_speaks(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    tracker = Console(every=0)
+    monkeypatch.setattr(tracker, "start", lambda f, start=tracker.start: start(replace(f, leads=False)))
+    tell(tracker)
+    assert capsys.readouterr().err == ""
 
 
 def test_console_refuses_a_negative_interval():
