@@ -1,16 +1,22 @@
 """The wheel holds everything that the command needs, and works from any directory."""
 
+import ast
 import os
+import re
 import subprocess
 import sys
 import sysconfig
 import venv
 import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
+
+
+BROUGHT_ALONG = {"joblib": "hydra-joblib-launcher", "optuna": "hydra-optuna-sweeper"}
 
 
 @pytest.fixture(scope="module")
@@ -26,12 +32,37 @@ def tracked(folder: str, pattern: str) -> set[str]:
     return {str(f.relative_to(ROOT)) for f in (ROOT / folder).rglob(pattern) if "__pycache__" not in f.parts}
 
 
+CODE = {path for folder in ("cl", "strategies", "hydra_plugins") for path in tracked(folder, "*.py")}
+
+
 def test_wheel_holds_code_strategies_and_configuration(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert tracked("cl", "*.py") | tracked("strategies", "*.py") <= names
+    assert names >= CODE
     assert {f"cl/{name}" for name in tracked("conf", "*.yaml")} <= names
     assert "cl/py.typed" in names
     assert not [n for n in names if n.startswith(("tests/", "scripts/", "conf/"))]
+
+
+def test_every_package_that_is_imported_is_declared():
+    imported = {name for path in CODE for name in third_party((ROOT / path).read_text())}
+    assert imported >= {"torch", "numpy", "hydra"}
+    declared = set()
+    lines = re.findall(r'^    "([\w-]+)[^"]*",$|\["([\w-]+)[>=]', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    for one, other in lines:
+        declared.add((one or other).lower())
+    names = packages_distributions()
+    missing = {n for n in imported if not declared & {d.lower() for d in names.get(n, [n])} and n not in BROUGHT_ALONG}
+    assert not missing
+
+
+def third_party(source: str) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(str(node.module).split(".")[0])
+    return found - set(sys.stdlib_module_names) - {"cl", "strategies", "hydra_plugins"}
 
 
 def test_wheel_names_command_licence_and_python(wheel):
