@@ -10,6 +10,7 @@ import torch
 from cl.errors import ConfigError, expect
 from cl.seeding import generator
 from cl.streams.changes import INTERPOLATIONS, Change, Permutation, Rotation
+from cl.streams.corruption import CORRUPTIONS
 from cl.streams.sources.base import Table
 
 ORDERS = ("fixed", "shuffled")
@@ -202,6 +203,55 @@ class Rotated(Construction):
             raise ConfigError(f"Expected images (C, H, W) to rotate, got samples of shape {shape}")
         classes, size = tuple(range(table.n_classes)), (shape[1], shape[2])
         return [Piece(classes, Rotation(angle, size, self.interpolation)) for angle in self.degrees(seed)]
+
+
+class Corrupted(Construction):
+    """Every task shows all classes through a corruption of its own (Hendrycks and Dietterich 2019).
+
+    Args:
+        kinds: one of `cl.streams.corruption.CORRUPTIONS` a task, or ``none``.
+        severity: strength, 1 to 5.
+    """
+
+    same_classes = True
+
+    def __init__(
+        self, kinds: List[str] = ("none", "blur", "contrast", "pixelate", "occlude", "stripes"), severity: int = 3
+    ) -> None:
+        known = ["none", *CORRUPTIONS]
+        rule = f"a list of {known}"
+        expect(len(kinds) > 0 and all(k in known for k in kinds), "stream.construction.kinds", rule, list(kinds))
+        self.changes = [None if kind == "none" else CORRUPTIONS[kind](severity) for kind in kinds]
+
+    def pieces(self, table: Table, shape: tuple[int, ...], seed: int) -> list[Piece]:
+        """Return one piece a task."""
+        if len(shape) != 3:
+            raise ConfigError(f"Expected images (C, H, W) to corrupt, got samples of shape {shape}")
+        return [Piece(tuple(range(table.n_classes)), change) for change in self.changes]
+
+
+class Relabelled(Construction):
+    """Every task shows the same inputs under other labels: in ``domain``, output i means another class in each task.
+
+    Args:
+        n_tasks: number of tasks K.
+        relabel_first: False leaves the first task's labels as they are.
+    """
+
+    same_classes = True
+
+    def __init__(self, n_tasks: int = 5, relabel_first: bool = False) -> None:
+        expect(n_tasks > 0, "stream.construction.n_tasks", "> 0", n_tasks)
+        self.n_tasks, self.relabel_first = n_tasks, relabel_first
+
+    def pieces(self, table: Table, shape: tuple[int, ...], seed: int) -> list[Piece]:
+        """Return one piece a task."""
+        if table.target != "class":
+            raise ConfigError(f"Expected a source with class labels to relabel, got target {table.target!r}")
+        orders = [torch.randperm(table.n_classes, generator=generator(seed, "labels", k)) for k in range(self.n_tasks)]
+        if not self.relabel_first:
+            orders[0] = torch.arange(table.n_classes)
+        return [Piece(tuple(order.tolist())) for order in orders]
 
 
 class Sequence(Construction):

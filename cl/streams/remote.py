@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cl.errors import expect
+from cl.errors import DataError, expect
 from cl.seeding import generator
 
 
@@ -123,8 +123,11 @@ class Remote:
             reader = _Reader(self.items, self.workers, self.prefetch, self.device.type == "cuda")
             self._readers.append(reader)
         with contextlib.closing(reader.read(r.tolist() for r in rows)) as stacks:
-            for stack in stacks:
-                yield stack.to(self.device, non_blocking=True)
+            try:
+                for stack in stacks:
+                    yield stack.to(self.device, non_blocking=True)
+            except DataError as error:  # from a worker it comes with the worker's trace: its last line is the message
+                raise DataError(str(error).strip().splitlines()[-1].removeprefix("cl.errors.DataError: ")) from error
 
     def sample(self, n: int = 4096) -> Tensor:
         """Return up to n samples, evenly spaced, for statistics."""

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 
 from cl.errors import ConfigError
 from cl.streams.changes import Permutation, Rotation
-from cl.streams.constructions import Permuted, Rotated, Sequence, Split
+from cl.streams.constructions import Corrupted, Permuted, Relabelled, Rotated, Sequence, Split
+from cl.streams.corruption import CORRUPTIONS
 from cl.streams.sources import Samples, Table
 
 SHAPE = (1, 4, 4)
@@ -145,6 +146,52 @@ def test_angles():
 def test_impossible_rotations(fields, text):
     with pytest.raises(ConfigError, match=text):
         Rotated(**fields)
+
+
+def corrupted(kind, severity, x):
+    change = Corrupted([kind], severity).pieces(table(3), SHAPE, 0)[0].change
+    return change(x, torch.tensor(-1.0))
+
+
+@pytest.mark.parametrize("kind", sorted(CORRUPTIONS))
+def test_corruptions_grow_with_severity(kind):
+    coarse = torch.rand(20, 3, 5, 5, generator=torch.Generator().manual_seed(0)) - 1
+    x = torch.nn.functional.interpolate(coarse, (16, 16), mode="bilinear")
+    far = [float((corrupted(kind, s, x) - x).square().mean()) for s in range(1, 6)]
+    assert far[0] < far[2] < far[4]
+    assert far[0] > 0
+    alone = corrupted(kind, 3, x[4:5])
+    torch.testing.assert_close(corrupted(kind, 3, x)[4:5], alone)  # a function of the image, not of its batch
+
+
+def test_corruptions_by_hand():
+    x = torch.arange(16.0).reshape(1, 1, 4, 4)
+    assert corrupted("stripes", 5, x)[0, 0, :, 0].tolist() == [-1, 4, -1, 12]
+    hole = [[0, 1, 2, 3], [4, -1, -1, 7], [8, -1, -1, 11], [12, 13, 14, 15]]
+    assert corrupted("occlude", 4, x)[0, 0].tolist() == hole
+    coarse = [[2.5, 2.5, 4.5, 4.5], [2.5, 2.5, 4.5, 4.5], [10.5, 10.5, 12.5, 12.5], [10.5, 10.5, 12.5, 12.5]]
+    assert corrupted("pixelate", 3, x)[0, 0].tolist() == coarse
+    torch.testing.assert_close(corrupted("contrast", 2, x), 7.5 + (x - 7.5) / 2)
+    point = torch.full((1, 1, 33, 33), -1.0)
+    point[0, 0, 16, 16] = 0
+    spread = corrupted("blur", 5, point)[0, 0] + 1
+    assert abs(float(spread.sum()) - 1) < 1e-5
+    sigma = (spread.sum(0) * (torch.arange(33) - 16.0) ** 2).sum().sqrt()
+    assert abs(float(sigma) - 2 * 33 / 32) < 0.05
+
+
+@pytest.mark.parametrize("fields", [{"kinds": []}, {"kinds": ["fog"]}, {"severity": 0}, {"severity": 6}])
+def test_impossible_corruptions(fields):
+    with pytest.raises(ConfigError, match=r"stream\.construction\."):
+        Corrupted(**fields)
+
+
+def test_relabelled_tasks_hold_all_classes():
+    pieces = Relabelled(6).pieces(table(12), SHAPE, 0)
+    assert pieces[0].classes == tuple(range(12))
+    assert all(sorted(p.classes) == list(range(12)) for p in pieces)
+    assert len({p.classes for p in pieces}) == 6
+    assert Relabelled(6, relabel_first=True).pieces(table(12), SHAPE, 0)[0].classes != tuple(range(12))
 
 
 def test_sequence_takes_groups():

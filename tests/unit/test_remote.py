@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cl.errors import ConfigError
+from cl.errors import ConfigError, DataError
 from cl.seeding import step_keys
 from cl.streams import TaskStream
 from cl.streams.constructions import Permuted, Rotated, Split
@@ -117,6 +117,19 @@ def test_fingerprint_names_the_files(pictures):
     try:
         path.write_bytes(content + b"\0")
         assert streams(pictures, 0)[1].fingerprint() != one.fingerprint()
+    finally:
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_corrupt_file_is_named_in_one_line(pictures, workers):
+    path = pictures / "set/train/1/3.png"
+    content = path.read_bytes()
+    try:
+        path.write_bytes(b"not an image")
+        with pytest.raises(DataError, match=r"^Expected an image in .*1/3\.png") as error:
+            epochs(streams(pictures, workers)[1][0].train)
+        assert "\n" not in str(error.value)
     finally:
         path.write_bytes(content)
 
