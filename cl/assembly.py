@@ -1,6 +1,6 @@
 """The parts of a run from its configuration: stream, strategy around its learner, engine."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from cl.strategy import Strategy
 from cl.streams.base import Stream
 from cl.trackers.base import Tracker
 from cl.training import TrainingOptions
+from cl.update import Updater
 
 
 def build_stream(config: Config, settings: Settings, device: torch.device) -> Stream:
@@ -46,7 +47,11 @@ def build_strategy(config: Config, stream: Stream, device: torch.device) -> Stra
 
 
 def build_engine(
-    config: Config, stream: Stream, strategy: Strategy, trackers: Sequence[Tracker] = ()
+    config: Config,
+    stream: Stream,
+    strategy: Strategy,
+    trackers: Sequence[Tracker] = (),
+    make_updater: Callable[..., Updater] = Updater,
 ) -> Engine:
     """Build the engine of a configuration around a strategy and its stream."""
     options: dict[str, Any] = {}
@@ -64,5 +69,5 @@ def build_engine(
     return Engine(
         strategy, stream, optimizer, options["training"], options["evaluation"],
         make_scheduler=scheduler, precision=config["precision"], trackers=trackers,
-        measures=list(construct(config.get("measures", {}), "measures").values()),
+        measures=list(construct(config.get("measures", {}), "measures").values()), make_updater=make_updater,
     )

@@ -44,6 +44,7 @@ class Engine:
         pause: called with the engine wherever its state may be saved (after every block of steps and every task); it
             may save `state_dict()`, and may raise to end the run.
         measures: look at the strategy before the first task and after every task.
+        make_updater: makes the optimisation step; see `cl.distributed` for several processes.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Engine:
         trackers: Sequence[Tracker] = (),
         pause: Callable[["Engine"], None] | None = None,
         measures: Sequence[Measure] = (),
+        make_updater: Callable[..., Updater] = Updater,
     ) -> None:
         self.strategy, self.stream, self.options = strategy, stream, training
         self.make_scheduler, self.trackers, self.pause = make_scheduler, list(trackers), pause
@@ -66,7 +68,7 @@ class Engine:
         self.online = stream.info.scenario == "online"
         self.device = strategy.active.device
         autocast = torch.bfloat16 if precision == "bf16" else None
-        self.update = Updater(make_optimizer, training.clip_norm, autocast, self.device)
+        self.update = make_updater(make_optimizer, training.clip_norm, autocast, self.device)
         self.evaluator = Evaluator(stream, evaluation)
         self.every = evaluation.every
         k = len(stream)

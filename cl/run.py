@@ -1,6 +1,7 @@
 """Runs from their configurations to their folders: build, train, save, resume, and say how they ended."""
 
 import logging
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from cl import checkpoint
 from cl.assembly import build_engine, build_strategy, build_stream
 from cl.build import Config, construct
 from cl.device import find, guarantees
+from cl.distributed import World, check, join, launched, updater
 from cl.engine import Engine
-from cl.errors import LetheError, TrainingError
+from cl.errors import LetheError, TrainingError, expect
 from cl.folder import RunFolder, code_hash, config_hash, read_status
 from cl.report.samples import write_samples
 from cl.results import Results
@@ -73,8 +75,13 @@ def run_together(configs: Sequence[Config], path: Path | None = None) -> list[Ou
     """
     settings = Settings.of(configs[0])
     device = find(settings.device)
+    world = None
+    if launched():
+        expect(len(configs) == 1, "replicas", "1 under torchrun, which spreads one run over processes", len(configs))
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if device.type == "cuda" else device
+        world = join(device.type)
     with guarantees(device, settings.threads, settings.deterministic), listening() as request:
-        replicas = [Replica(c, device, request, path) for c in configs]
+        replicas = [Replica(c, device, request, path, world) for c in configs]
         try:
             open_ones: list[Replica] = []
             for replica in replicas:
@@ -145,17 +152,28 @@ class Replica:
         device: where to compute.
         request: set when somebody asks the run to end.
         path: run folder, or None to derive it.
+        world: the processes that share the run, or None; only the first one reads and writes the folder.
 
     Attributes:
         outcome: how it ended; None while it has not.
     """
 
-    def __init__(self, config: Config, device: torch.device, request: Request, path: Path | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        device: torch.device,
+        request: Request,
+        path: Path | None = None,
+        world: World | None = None,
+    ) -> None:
         self.config, self.settings, self.device, self.request = config, Settings.of(config), device, request
+        self.world, self.leads = world, world is None or world.rank == 0
         self.path = path if path is not None else folder_of(config, self.settings)
         self.saved_at, self.saved_step = time.monotonic(), 0
         self.folder: RunFolder | None = None
-        self.outcome = self._before()
+        self.outcome = self._before() if self.leads else None
+        if world is not None:
+            self.outcome = world.agree(self.outcome)
 
     def _before(self) -> Outcome | None:
         """Return the outcome of an earlier run that is not to be repeated, or None."""
@@ -178,8 +196,11 @@ class Replica:
         started = time.time()
         stream = build_stream(self.config, self.settings, self.device)
         strategy = build_strategy(self.config, stream, self.device)
-        self.trackers = [Guarded(t) for t in construct(self.config["tracker"], "tracker").values() if t is not None]
-        self.engine = build_engine(self.config, stream, strategy, self.trackers)
+        told = construct(self.config["tracker"], "tracker").values() if self.leads else ()
+        self.trackers = [Guarded(t) for t in told if t is not None]
+        if self.world is not None:
+            check(strategy)
+        self.engine = build_engine(self.config, stream, strategy, self.trackers, updater(self.world))
         self.engine.pause = self.pause
         fingerprint = stream.fingerprint()
         self.identity = {
@@ -188,10 +209,12 @@ class Replica:
             "code": code_hash(type(strategy), type(stream), type(strategy.learner)),
             "stream": fingerprint,
         }
-        self.folder = RunFolder(self.path)
+        if self.leads:
+            self.folder = RunFolder(self.path)
         self._resume_or_clear()
-        self.folder.start(self.config, fingerprint, self.device, started)
-        write_samples(stream, self.path)
+        if self.folder is not None:
+            self.folder.start(self.config, fingerprint, self.device, started)
+            write_samples(stream, self.path)
         facts = RunFacts(
             name=self.path.name,
             group=self.settings.group or self.config["choices"]["stream"],
@@ -207,17 +230,24 @@ class Replica:
         return True
 
     def _resume_or_clear(self) -> None:
-        assert self.folder is not None
+        state = self._saved() if self.leads else None
+        if self.world is not None:
+            state = self.world.agree(state)
+        if state is not None:
+            self.engine.load_state_dict(state)
+            self.saved_step = self.engine.total_steps
+        elif self.folder is not None:
+            self.folder.clear()
+
+    def _saved(self) -> dict[str, Any] | None:
+        """Return the state that an earlier process saved and this one is to go on from, if there is one."""
         failed = read_status(self.path).get("status") == "failed"
-        if self.settings.resume != "never" and not failed and checkpoint.exists(self.path):
-            state, warnings = checkpoint.load(self.path, self.identity)
-            for warning in warnings:
-                log.warning("%s; using the one before", warning)
-            if state is not None:
-                self.engine.load_state_dict(state)
-                self.saved_step = self.engine.total_steps
-                return
-        self.folder.clear()
+        if self.settings.resume == "never" or failed or not checkpoint.exists(self.path):
+            return None
+        state, warnings = checkpoint.load(self.path, self.identity)
+        for warning in warnings:
+            log.warning("%s; using the one before", warning)
+        return state
 
     def pause(self, engine: Engine) -> None:
         """Save the run if it is time, or if somebody asked it to end (which ends it)."""
@@ -229,7 +259,7 @@ class Replica:
             or (options.minutes is not None and minutes >= options.minutes)
             or (options.steps is not None and engine.total_steps - self.saved_step >= options.steps)
         )
-        if due:
+        if due and self.leads:
             try:
                 checkpoint.save(self.path, engine.state_dict(), self.identity)
             except OSError as error:  # training is worth more than its checkpoint
@@ -239,10 +269,12 @@ class Replica:
 
     def finish(self, status: str, message: str = "") -> None:
         """Write the results and how the replica ended."""
-        assert self.folder is not None
         if status == "interrupted" and self.engine.task == len(self.engine.stream):
             status, message = "complete", ""
         results = self.engine.results()
+        self.outcome = Outcome(self.path, status, message, results)
+        if self.folder is None:
+            return
         try:
             results.save(self.path)
             self.folder.status(status, message)
@@ -253,7 +285,6 @@ class Replica:
         finally:
             for tracker in self.trackers:
                 tracker.finish(results, status)
-        self.outcome = Outcome(self.path, status, message, results)
 
     def close(self) -> None:
         """Let others write the folder."""

@@ -53,6 +53,8 @@ class Strategy(nn.Module):
         neutral: arguments with which it is exactly fine-tuning, or None where there are none.
         small: arguments that differ from its yaml on the tiny stream of the contract checks (a memory of 2000
             samples, a threshold for images).
+        shards: True if its own `loss` is a mean over the batch plus terms that do not depend on the batch, so that
+            several processes may share one (`cl.distributed`).
         vectorizable: True, or the reason why a population must run it replica by replica.
 
     Raises:
@@ -67,6 +69,7 @@ class Strategy(nn.Module):
     neutral: ClassVar[Mapping[str, Any] | None] = None
     small: ClassVar[Mapping[str, Any]] = {}
     vectorizable: ClassVar[bool | str] = True
+    shards: bool = False
 
     task_classes: Tensor
     active: Tensor

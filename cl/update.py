@@ -70,6 +70,7 @@ class Updater:
             return
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
+        self.collect()
         if edit is not None:
             grads = {n: p.grad if p.grad is not None else torch.zeros_like(p) for n, p in self.parameters.items()}
             with torch.no_grad():
@@ -79,6 +80,9 @@ class Updater:
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters.values(), self.clip_norm)
         light_step(self.optimizer)()
+
+    def collect(self) -> None:
+        """Complete the gradients before they are edited; with one process they are."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return a copy of the optimiser's state in plain types; {} where nothing is trained."""

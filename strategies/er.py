@@ -78,6 +78,7 @@ class ER(Strategy):
         expect(0 <= replay_weight <= high, "strategy.replay_weight", f"in [0, {high}]", replay_weight)
         self.replay_batch, self.draw = replay_batch, draw
         self.weighting, self.replay_weight = weighting, replay_weight
+        self.shards = weighting != "mean" and replay_batch is not None  # the draw must not depend on the part
         self.groups = "class" if memory == "balanced" and groups == "none" else groups
         n = {"none": 1, "class": info.n_classes, "task": info.n_tasks}[self.groups]
         kind = {"reservoir": Reservoir, "ring": Ring, "balanced": Balanced}[memory]
