@@ -174,7 +174,7 @@ _FACTS = {
     ),
     "half_life": (
         "recall_half_life",
-        "Distance at which recall above chance has fallen to half of what it is at the shortest distance; infinite "
+        "Distance, beyond the one recalled best, at which recall above chance has fallen to half of its best; infinite "
         "where it has not within the distances asked.",
         "higher",
         "95 % percentile bootstrap over samples",

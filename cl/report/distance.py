@@ -69,8 +69,8 @@ def half_lives(members: Sequence[Member]) -> Table | None:
     return Table(
         "recall_half_life",
         "Half-life of recall",
-        "Steps until half of the recall above chance is lost, on the task just trained: median over seeds of the "
-        "estimate, with the lowest and highest 95 % limit over seeds.",
+        "Distance, beyond the one recalled best, at which half of the recall above chance is lost, on the task just "
+        "trained: median over seeds, with the lowest and highest 95 % limit over seeds.",
         ("strategy", *(f"after task {k}" for k in range(1, tasks + 1))),
         tuple(rows),
     )

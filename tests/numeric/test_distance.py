@@ -51,6 +51,22 @@ def test_half_distance_of_an_exponential():
     assert math.isnan(recall.half_distance(d, np.full(100, 0.1), 0.1))
 
 
+def test_half_distance_of_a_window_starts_at_its_best():
+    """Trained on 20 to 30 steps alone: .6 above chance at best, .3 above between 40 (.5) and 60 (.1)."""
+    found = recall.half_distance(np.array([1.0, 20, 30, 40, 60]), np.array([0.2, 0.7, 0.8, 0.7, 0.3]), 0.2)
+    assert found == pytest.approx(40 + 20 * (0.5 - 0.3) / (0.5 - 0.1))
+
+
+def test_a_network_that_guesses_has_no_half_life():
+    """Guessing among four at ten distances: in almost all of many data sets it says so."""
+    distance = np.repeat(np.arange(10), 100)
+    told = 0
+    for seed in range(40):
+        score = (np.random.default_rng(seed).random(1000) < 0.25).astype(float)
+        told += math.isnan(recall.half_life(score, distance, 0.25, seed).steps)
+    assert told >= 36
+
+
 def test_half_life_interval_holds_the_truth():
     """Over many data sets drawn from a known curve, about 95 % of the intervals hold the known half-life."""
     distance = np.repeat(np.arange(0, 80, 5), 60)
