@@ -9,6 +9,7 @@ from torch import Tensor
 from cl.batch import Batch
 from cl.engine import Engine
 from cl.errors import TrainingError
+from cl.population.batches import feed, sizes
 from cl.population.measure import measure
 from cl.population.optimisers import Separate, Together, alike
 from cl.population.stack import Stack
@@ -27,8 +28,6 @@ class Lanes:
 
     def __init__(self, engines: Sequence[Engine]) -> None:
         self.engines = sorted(engines, key=lambda e: -e.schedule.n)
-        self.batches = {id(e): e.batches() for e in self.engines}
-        self.next: dict[int, Batch] = {}
         self.failed: list[tuple[Engine, TrainingError]] = []
         first = self.engines[0]
         self.clip_norm, self.autocast, self.device = first.update.clip_norm, first.update.autocast, first.device
@@ -40,6 +39,7 @@ class Lanes:
         self._share(losses)
 
     def _stack(self) -> None:
+        self.feed = feed(self.engines)
         self.stack = Stack([e.strategy for e in self.engines])
         leaves = {n: self.stack.tensors[n] for n in self.stack.trainable}
         self.optimisers = Together(self.engines, leaves) if alike(self.engines) else Separate(self.engines)
@@ -50,7 +50,7 @@ class Lanes:
         if ready:
             saved = {name: t.clone() for name, t in self.stack.tensors.items()}
             try:
-                self._program(ready[0], self._collate(ready[0]))
+                self._program(ready[0], self.feed.batch(ready[0]))
             finally:
                 for name, t in self.stack.tensors.items():
                     t.copy_(saved[name])
@@ -62,10 +62,10 @@ class Lanes:
         while ready := self._ready():
             ended: list[int] = []
             for lanes in ready:
-                batch = self._collate(lanes)
+                batch = self.feed.batch(lanes)
                 self._record(lanes, self._program(lanes, batch, self.optimisers))
+                self.feed.taken(lanes)
                 for i, engine in enumerate(self.engines[lanes], lanes.start):
-                    del self.next[id(engine)]
                     if engine.advance(batch.y.shape[1]):
                         ended.append(i)
             if ended:
@@ -83,18 +83,9 @@ class Lanes:
             return []
         epochs = [self.engines[i].step // self.engines[i].schedule.steps_per_epoch for i in waiting]
         chosen = [i for i, epoch in zip(waiting, epochs, strict=True) if epoch == min(epochs)]
-        for i in chosen:
-            key = id(self.engines[i])
-            if key not in self.next:
-                self.next[key] = next(self.batches[key])
-        sizes = {i: len(self.next[id(self.engines[i])].y) for i in chosen}
-        largest = max(sizes.values())
-        return list(_runs([i for i in chosen if sizes[i] == largest]))
-
-    def _collate(self, lanes: slice) -> Batch:
-        """Return the next batch of some lanes: fields (n, B, ...), keys (n,)."""
-        found = [self.next[id(e)] for e in self.engines[lanes]]
-        return Batch(*(torch.stack(field) for field in zip(*found, strict=True)))
+        size = sizes(self.engines, chosen)
+        largest = max(size.values())
+        return list(_runs([i for i in chosen if size[i] == largest]))
 
     def _program(
         self, lanes: slice, batch: Batch, optimisers: Separate | Together | None = None

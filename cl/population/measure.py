@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cl import objectives
 from cl.engine import Engine
+from cl.population.batches import same_samples
 from cl.population.stack import Stack
 from cl.streams.data import Data
 
@@ -58,10 +59,15 @@ def _means(
         for j, same in zip(tasks, splits, strict=True):
             told = j if info.scenario == "task" else None
             total = torch.zeros(len(engines), 2, device=same[0].device)
-            for batches in zip(*(d.in_order(options.batch_size) for d in same), strict=True):
-                x, y = (torch.stack([getattr(b, field) for b in batches]) for field in ("x", "y"))
-                scores = stack.call("predict", stack.tensors, slice(None), x, shared=(told,)).float()
-                total += _sums(scores, y, info.target)
+            if same_samples(same):
+                for batch in same[0].in_order(options.batch_size):
+                    scores = stack.call("predict", stack.tensors, slice(None), shared=(batch.x, told)).float()
+                    total += _sums(scores, batch.y.expand(len(engines), *batch.y.shape), info.target)
+            else:
+                for batches in zip(*(d.in_order(options.batch_size) for d in same), strict=True):
+                    x, y = (torch.stack([getattr(b, field) for b in batches]) for field in ("x", "y"))
+                    scores = stack.call("predict", stack.tensors, slice(None), x, shared=(told,)).float()
+                    total += _sums(scores, y, info.target)
             found.append(total / len(same[0]))
     for strategy in (*strategies, stack.module):
         strategy.train()

@@ -10,14 +10,18 @@ import torch
 from cl.engine import Engine
 from cl.evaluator import EvaluationOptions
 from cl.learners.mlp import MLP
-from cl.population import Population, lanes, memory
+from cl.population import Population, batches, lanes, memory
 from cl.population.number import Number
 from cl.population.optimisers import alike
 from cl.seeding import seeded
 from cl.strategy import Strategy
+from cl.streams import TaskStream
+from cl.streams.constructions import Permuted, Split
+from cl.streams.sources import Digits
 from cl.testing import TinyStream
 from cl.testing.tiny import state
 from cl.training import TrainingOptions
+from strategies.joint import Joint
 from tests.unit.test_check_strategy import Decayed
 
 SEEDS = range(3)
@@ -32,9 +36,10 @@ def make(
     strategy=Strategy,
     learner=None,
     every=None,
+    stream=None,
     **options,
 ):
-    stream = TinyStream(scenario, seed, samples=samples)
+    stream = stream or TinyStream(scenario, seed, samples=samples)
     with seeded(seed, "learner"):
         net = MLP(stream.info.input_shape, stream.info.n_classes, **{"hidden": (16, 16)} | (learner or {}))
     training = TrainingOptions(**{"epochs": 3, "batch_size": 16} | options)
@@ -141,6 +146,50 @@ def test_learning_rate_by_replica():
     close(alone, population.engines)
     weights = [state(e.strategy)["learner.head.weight"] for e in population.engines]
     assert not torch.allclose(weights[0], weights[1], atol=1e-3)
+
+
+CONSTRUCTIONS = {
+    "split by seed": lambda: Split(3, class_order="shuffled"),
+    "permuted by seed": lambda: Permuted(3),
+}
+
+
+@pytest.mark.parametrize("name", CONSTRUCTIONS)
+@pytest.mark.parametrize("strategy", [Strategy, Joint])
+def test_replicas_of_one_storage(name, strategy):
+    """Class order, length, permutation and augmentation by seed, samples gathered from one storage."""
+    base = TaskStream(Digits(), CONSTRUCTIONS[name](), "task", imbalance=2.0, samples_per_task=90, test_samples=20)
+    streams = [base.with_seed(seed) for seed in SEEDS]
+    assert streams[0].test(0).storage is streams[1].test(0).storage
+
+    def engines():
+        return [make(s.info.seed, strategy=strategy, stream=s, every=7) for s in streams]
+
+    alone, population = engines(), Population(engines())
+    for engine in alone:
+        engine.run()
+    results = population.run()
+    assert not population.notes
+    close(alone, population.engines)
+    for one, measured in zip(alone, results, strict=True):
+        np.testing.assert_allclose(measured.train_loss, one.results().train_loss, rtol=1e-3, atol=1e-4)
+
+
+def test_samples_of_one_storage_are_gathered_at_once():
+    base = TaskStream(Digits(), Split(5), "task")
+    engines = [make(seed, stream=base.with_seed(seed)) for seed in SEEDS]
+    other = make(3, stream=TaskStream(Digits(), Split(5), "task", seed=3))
+    for engine in [*engines, other]:
+        engine.begin(0)
+    together = batches.feed(engines)
+    assert isinstance(together, batches.Gathered)
+    assert isinstance(batches.feed([*engines, other]), batches.OneByOne)
+    found = together.batch(slice(1, 3))
+    for i in (1, 2):
+        for field, own in zip(found, next(engines[i].batches()), strict=True):
+            assert torch.equal(field[i - 1], own)
+    assert batches.same_samples([e.stream.test(0) for e in engines])
+    assert not batches.same_samples([engines[0].stream.test(0), engines[0].stream.test(1)])
 
 
 @pytest.mark.parametrize("options", [{"epochs": 4}, {"epochs": None, "steps": 13}])
