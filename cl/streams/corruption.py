@@ -70,12 +70,12 @@ class Contrast(Corruption):
 class Pixelate(Corruption):
     """Coarser pixels; the strength is the fraction of rows and columns that is left."""
 
-    strengths = (0.75, 0.6, 0.5, 0.4, 0.25)
+    strengths = (0.6, 0.5, 0.4, 0.3, 0.25)
 
     def __call__(self, x: Tensor, fill: Tensor) -> Tensor:
         """Return coarser images (B, C, H, W)."""
         small = [max(1, round(n * self.strength)) for n in x.shape[2:]]
-        return F.interpolate(F.interpolate(x, small, mode="area"), tuple(x.shape[2:]), mode="nearest")
+        return F.interpolate(F.interpolate(x, small, mode="area"), tuple(x.shape[2:]), mode="nearest-exact")
 
 
 class Occlude(Corruption):

@@ -170,7 +170,7 @@ def test_corruptions_by_hand():
     hole = [[0, 1, 2, 3], [4, -1, -1, 7], [8, -1, -1, 11], [12, 13, 14, 15]]
     assert corrupted("occlude", 4, x)[0, 0].tolist() == hole
     coarse = [[2.5, 2.5, 4.5, 4.5], [2.5, 2.5, 4.5, 4.5], [10.5, 10.5, 12.5, 12.5], [10.5, 10.5, 12.5, 12.5]]
-    assert corrupted("pixelate", 3, x)[0, 0].tolist() == coarse
+    assert corrupted("pixelate", 2, x)[0, 0].tolist() == coarse
     torch.testing.assert_close(corrupted("contrast", 2, x), 7.5 + (x - 7.5) / 2)
     point = torch.full((1, 1, 33, 33), -1.0)
     point[0, 0, 16, 16] = 0
