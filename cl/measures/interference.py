@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,19 +32,22 @@ class Interference(Measure):
 
     def start(self, strategy: Strategy, stream: Stream) -> None:
         """Begin with nothing."""
-        self.state = {"cosine": [], "overlap": [], "layers": [], "names": []}
+        self.state = {"cosine": [], "overlap": [], "layers": []}
 
     def after_task(self, k: int, strategy: Strategy, stream: Stream) -> None:
-        """Compare tasks 0 to k."""
-        data = [self.train(stream, j) for j in range(k + 1)]
-        gradients = torch.stack([gradient(strategy, d) for d in data])
-        self.state["cosine"].append(cosines(gradients))
-        fishers = [fisher(strategy, d, "sampled") for d in data]
-        names = [n for n in fishers[0] if all(n in f for f in fishers)]
-        flat = [torch.cat([f[n].flatten() for n in names]) for f in fishers]
-        self.state["names"] = names
-        self.state["overlap"].append(torch.tensor([[overlap(a, b) for b in flat] for a in flat]))
-        self.state["layers"].append(torch.tensor([[overlap(f[n], fishers[k][n]) for n in names] for f in fishers]))
+        """Compare tasks 0 to k; NaN where nothing of the learner is trained any more."""
+        layers: dict[str, Tensor] = {}
+        cosine = similar = torch.full((k + 1, k + 1), float("nan"), dtype=torch.float64)
+        if any(p.requires_grad for p in strategy.learner.parameters()):
+            data = [self.train(stream, j) for j in range(k + 1)]
+            cosine = cosines(torch.stack([gradient(strategy, d) for d in data]))
+            fishers = [{n: v.detach() for n, v in fisher(strategy, d, "sampled").items()} for d in data]
+            layers = {n: torch.tensor([overlap(f[n], fishers[k][n]) for f in fishers]) for n in fishers[k]}
+            flat = [torch.cat([v.flatten() for v in f.values()]) for f in fishers]
+            similar = torch.tensor([[overlap(a, b) for b in flat] for a in flat])
+        self.state["cosine"].append(cosine)
+        self.state["overlap"].append(similar)
+        self.state["layers"].append(layers)
 
     def result(self) -> dict[str, Quantity]:
         """Return (task trained, task, other task), and the overlap with the newest task by parameter."""
@@ -55,7 +59,12 @@ class Interference(Measure):
             return padded([r.double().cpu().numpy() for r in self.state[kind]], shape)
 
         pairs = ("task trained", "task", "other task")
-        parameters = {"parameter": [n.removeprefix("learner.") for n in self.state["names"]]}
+        names = list(dict.fromkeys(n for row in self.state["layers"] for n in row))
+        newest = np.full((k, k, len(names)), np.nan)
+        for now, row in enumerate(self.state["layers"]):
+            for name, values in row.items():
+                newest[now, : now + 1, names.index(name)] = values.double().numpy()
+        parameters = {"parameter": [n.removeprefix("learner.") for n in names]}
         kirkpatrick = "Kirkpatrick et al. 2017, supplement 4.3"
         return {
             "gradient_cosine": Quantity(
@@ -70,7 +79,7 @@ class Interference(Measure):
                 table("overlap", k, k), pairs, "How far two tasks depend on the same weights.", "", kirkpatrick
             ),
             "fisher_overlap_newest": Quantity(
-                table("layers", k, len(self.state["names"])),
+                newest,
                 ("task trained", "task", "parameter"),
                 "How far a task and the newest one depend on the same weights of each layer.",
                 "",

@@ -56,8 +56,9 @@ class Savings(Measure):
         self.state = {"untrained": weights, "fresh": [], "again": []}
 
     def after_task(self, k: int, strategy: Strategy, stream: Stream) -> None:
-        """After the last task, relearn every earlier one."""
-        if k < len(stream) - 1:
+        """After the last task, relearn every earlier one; nothing where the learner is not trained at all."""
+        trainable = any(p.requires_grad for p in strategy.learner.parameters())
+        if k < len(stream) - 1 or not trainable or stream.info.target != "class":
             return
         for j in range(k):
             for kind in ("fresh", "again"):

@@ -12,7 +12,7 @@ from sklearn.neighbors import NearestCentroid
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from cl.build import construct
+from cl.build import construct, locate
 from cl.cli.compose import compose
 from cl.engine import Engine
 from cl.evaluator import EvaluationOptions
@@ -286,3 +286,20 @@ def test_an_untrained_network_saves_nothing_and_joint_training_everything() -> N
     measure = savings.Savings(steps=20, batch_size=16, lr=0.01, tolerance=0.1)
     joint = engine([measure], "domain", epochs=20, make=Joint).run()
     np.testing.assert_array_equal(values(joint, "savings"), [1, 1, np.nan])
+
+
+@pytest.mark.parametrize("name", ["frozen", "ncm", "packnet", "progressive", "generative_classifier"])
+def test_strategies_that_freeze_or_grow_can_be_looked_at(name: str) -> None:
+    config = compose([f"strategy={name}"])["strategy"]
+    make = locate(config["_target_"], "strategy._target_")
+    stream = TinyStream(next(s for s in ("class", "task") if s in make.scenarios))
+    with seeded(0, "learner"):
+        learner = MLP(stream.info.input_shape, stream.info.n_classes, hidden=(16, 12))
+    with seeded(0, "strategy"):
+        strategy = construct({**config, **make.small}, "strategy", learner=learner, info=stream.info)
+    measures = [made() for made in MAKERS.values()]
+    options = TrainingOptions(epochs=1, batch_size=16)
+    results = Engine(strategy, stream, adam, options, EvaluationOptions(), measures=measures).run()
+    assert "probe_all" in results.measures
+    for quantity in results.measures.values():
+        assert not np.isinf(quantity["values"]).any()
