@@ -18,7 +18,6 @@ class Options:
         rounds: turns of each pair.
         root: data folder.
         full: True also runs the sizes that take long.
-        avalanche: Python interpreter of an environment with avalanche-lib, or None.
         clock: ``wall``, or ``cpu``: the process's own time, which other programs on the machine disturb less.
     """
 
@@ -27,7 +26,6 @@ class Options:
     rounds: int
     root: str
     full: bool
-    avalanche: str | None
     clock: str = "wall"
 
     def timed(self, run: Callable[[], Any]) -> float:

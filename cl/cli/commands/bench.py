@@ -2,10 +2,9 @@
 
     lethe bench
     lethe bench plain startup --rounds 5 --json bench.json
-    lethe bench avalanche --avalanche ../avalanche/bin/python
 
 options:
-  SECTION...          sections to run; default all (avalanche only where --avalanche is given)
+  SECTION...          sections to run; default all
   --device DEVICE     auto, cpu, cuda or cuda:N; default auto
   --threads N         CPU threads of everything that is measured; default 1
   --clock CLOCK       wall, or cpu: the process's own time, for a machine that is busy with other things
@@ -13,7 +12,6 @@ options:
   --full              also what takes long: 256 replicas on a CPU, 100 tasks
   --json FILE         write the table as json, too
   --root FOLDER       data folder; default LETHE_DATA, else ~/.cache/lethe
-  --avalanche PYTHON  interpreter of an environment with avalanche-lib
 """
 
 import argparse
@@ -40,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
         add_help=True,
     )
     parser.add_argument("sections", nargs="*", help=argparse.SUPPRESS)
-    for name in ("--device", "--json", "--root", "--avalanche"):
+    for name in ("--device", "--json", "--root"):
         parser.add_argument(name, help=argparse.SUPPRESS)
     for name, default in (("--threads", 1), ("--rounds", 3)):
         parser.add_argument(name, type=int, default=default, help=argparse.SUPPRESS)
@@ -50,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
     for name in asked.sections:
         if name not in known:
             raise ConfigError(f"Expected a section in {list(known)}, got {name!r}{nearest(name, list(known))}")
-    return run(asked, asked.sections or [n for n in known if n != "avalanche" or asked.avalanche])
+    return run(asked, asked.sections or list(known))
 
 
 def run(asked: argparse.Namespace, names: Sequence[str]) -> int:
@@ -62,7 +60,7 @@ def run(asked: argparse.Namespace, names: Sequence[str]) -> int:
     device = find(asked.device or "auto")
     root = asked.root or os.environ.get("LETHE_DATA", "~/.cache/lethe")
     root = str(Path(root).expanduser())
-    options = Options(device, asked.threads, asked.rounds, root, asked.full, asked.avalanche, asked.clock)
+    options = Options(device, asked.threads, asked.rounds, root, asked.full, asked.clock)
     rows: list[Row] = []
     for name in names:
         print(f"{name} ...", flush=True)
