@@ -82,8 +82,8 @@ class GSS(ER):
 
         found: Any = vmap(largest, chunk_size=CHUNK)(batch.x, batch.y, batch.task)
         self.learner.train(training)
-        # The first samples have nothing to be compared to; the authors' code scores them 0.1.
-        return torch.where(valid.any(), 1 + found, 0.1)
+        # The first samples have nothing to be compared to; the authors' code gives them a cosine of 0.1.
+        return torch.where(valid.any(), 1 + found, 1.1)
 
     def direction(self, x: Tensor, y: Tensor, task: Tensor) -> Tensor:
         """Return the unit gradient (P,) of the loss of one sample: x (*input), y (), task ()."""

@@ -45,7 +45,7 @@ class MIR(ER):
         groups: str = "none",
         replay_batch: int | None = 10,
         draw: str = "uniform",
-        weighting: str = "mean",
+        weighting: str = "sum",
         replay_weight: float = 1.0,
         candidates: int = 50,
         virtual_lr: float = 0.1,

@@ -120,10 +120,10 @@ class Lanes:
     def _record(self, lanes: slice, losses: Tensor) -> None:
         steps = [e.step for e in self.engines[lanes]]
         if len(set(steps)) == 1:
-            self.losses[lanes, steps[0]] = losses.float()
+            self.losses[lanes, steps[0]] = losses.to(self.losses.dtype)
         else:
             where = torch.tensor(steps, device=self.device)
-            self.losses[lanes].scatter_(1, where[:, None], losses.float()[:, None])
+            self.losses[lanes].scatter_(1, where[:, None], losses.to(self.losses.dtype)[:, None])
 
     def _end_block(self, ended: list[int]) -> None:
         """Do what every replica does at the end of a block: losses, curve, early stopping, saving."""

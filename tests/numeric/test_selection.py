@@ -77,7 +77,7 @@ def test_gss_fills_before_it_chooses():
         again, _ = made(GSS, steps=3, memory_size=40)
     assert int(again.memory.filled.sum()) == 24
     assert torch.equal(again.memory.x[:24], gss.memory.x[:24])
-    assert (again.memory["score"][:8] == np.float32(0.1)).all()
+    assert (again.memory["score"][:8] == np.float32(1.1)).all()
 
 
 def test_gss_challenges_by_score(monkeypatch):
