@@ -41,7 +41,6 @@ class OGD(Strategy):
     scenarios = ("task", "domain", "class")
     protects = True
     neutral: ClassVar[dict[str, Any]] = {"samples": 0}
-    small: ClassVar[dict[str, Any]] = {"samples": 20}
     basis: Tensor
     before: Tensor
 
@@ -49,7 +48,7 @@ class OGD(Strategy):
         self,
         learner: Learner,
         info: StreamInfo,
-        samples: int = 100,
+        samples: int = 20,
         outputs: str = "label",
         project: str = "step",
     ) -> None:
