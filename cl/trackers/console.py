@@ -62,7 +62,7 @@ class Console(Tracker):
         if self._first is None:
             self._first = float(task)
         if self._bar is not None and self._bar_id is not None:
-            text = f"task {task + 1} step {step}/{steps} loss {loss:.4f}"
+            text = f"task {task + 1}/{self._tasks()} step {step}/{steps} loss {loss:.4f}"
             self._bar.update(self._bar_id, completed=done, text=text)
             return
         now = time.monotonic()
@@ -98,15 +98,15 @@ class Console(Tracker):
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
+            BarColumn(bar_width=16),
             TextColumn("{task.fields[text]}"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-        )
+        )  # fits into 80 columns
         terminal = Terminal(stderr=True, highlight=False)
-        self._bar = Progress(*columns, console=terminal, expand=True, refresh_per_second=4)
+        terminal.print(f"{facts.name}: {facts.info.n_tasks} tasks, scenario {facts.info.scenario}", markup=False)
+        self._bar = Progress(*columns, console=terminal, refresh_per_second=4)
         self._bar_id = self._bar.add_task(facts.name, total=facts.info.n_tasks, text="")
         self._bar.start()
 
