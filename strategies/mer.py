@@ -28,7 +28,8 @@ class MER(Strategy):
         learner: see `Strategy`.
         info: see `Strategy`.
         memory_size: slots of the reservoir; 5120 in the paper on MNIST (200 and 500 studied).
-        batches: s, sequences for each sample; 10 in the authors' runs on MNIST rotations.
+        batches: s, sequences for each sample; 10 in the authors' runs on MNIST rotations, which with their k makes 1000
+            optimisation steps a sample; the default is 10 steps.
         batch_size: k, samples of a sequence; 100 there.
         beta: Reptile rate within a sequence, in (0, 1]; .03 there.
         gamma: Reptile rate across sequences, in (0, 1]; 1 there.
@@ -51,8 +52,8 @@ class MER(Strategy):
         learner: Learner,
         info: StreamInfo,
         memory_size: int = 5120,
-        batches: int = 10,
-        batch_size: int = 100,
+        batches: int = 1,
+        batch_size: int = 10,
         beta: float = 0.03,
         gamma: float = 1.0,
         group: int = 1,
