@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cl.bench.options import Options
 from cl.bench.runs import quiet
-from cl.bench.table import Row, in_turns, timed
+from cl.bench.table import Row, in_turns
 from cl.learners.dnc import DNC
 from cl.learners.ntm import NTM
 from cl.learners.recurrent import GRU, LSTM
@@ -43,19 +43,19 @@ def rows(options: Options) -> list[Row]:
         for t, d, h in SHAPES:
             for name, ours, layer in (("lstm", LSTM, nn.LSTM), ("gru", GRU, nn.GRU)):
                 pair = ours((t, d), CLASSES, hidden=h), Bare(layer(d, h, batch_first=True))
-                times = in_turns([stepper(net, t, d, options.device) for net in pair], options.rounds)
+                times = in_turns([stepper(net, t, d, options) for net in pair], options.rounds)
                 found.append(Row("sequences", f"{name} {h}, {t} steps", "a bare loop", times[0], times[1], 1.1))
         for name, make in (("ntm", NTM), ("dnc", DNC)):
             net = make((2 * SHORT, 8), CLASSES)
-            times = in_turns([stepper(net, t, 8, options.device) for t in (2 * SHORT, SHORT)], options.rounds)
+            times = in_turns([stepper(net, t, 8, options) for t in (2 * SHORT, SHORT)], options.rounds)
             found.append(Row("sequences", f"{name}, {2 * SHORT} steps", f"{SHORT} steps", times[0], times[1], 2.2))
     return found
 
 
-def stepper(net: nn.Module, t: int, d: int, device: torch.device) -> Callable[[], float]:
+def stepper(net: nn.Module, t: int, d: int, options: Options) -> Callable[[], float]:
     """Return a function that takes some optimisation steps on sequences of t steps of d numbers, and their seconds."""
-    net = net.to(device)
-    x, y = torch.rand(B, t, d, device=device), torch.randint(CLASSES, (B,), device=device)
+    net = net.to(options.device)
+    x, y = torch.rand(B, t, d, device=options.device), torch.randint(CLASSES, (B,), device=options.device)
     optimizer = torch.optim.Adam(net.parameters())
 
     def steps() -> None:
@@ -64,4 +64,4 @@ def stepper(net: nn.Module, t: int, d: int, device: torch.device) -> Callable[[]
             F.cross_entropy(net(x), y).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
 
-    return lambda: timed(steps, device)
+    return lambda: options.timed(steps)
