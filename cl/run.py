@@ -23,6 +23,8 @@ from cl.report.samples import write_samples
 from cl.results import Results
 from cl.settings import Settings
 from cl.signals import Interrupted, Request, listening
+from cl.streams import TaskStream
+from cl.streams.base import Stream
 from cl.trackers.base import RunFacts
 from cl.trackers.guard import Guarded
 
@@ -85,7 +87,7 @@ def run_together(configs: Sequence[Config], path: Path | None = None) -> list[Ou
         try:
             open_ones: list[Replica] = []
             for replica in replicas:
-                if replica.prepare(leads=not open_ones):
+                if replica.prepare(leads=not open_ones, like=open_ones[0] if open_ones else None):
                     open_ones.append(replica)
             request.expected = len(open_ones)
             if open_ones:
@@ -185,22 +187,28 @@ class Replica:
             return Outcome(self.path, "failed", message, Results.load(self.path))
         return None
 
-    def prepare(self, leads: bool = True) -> bool:
+    def prepare(self, leads: bool = True, like: "Replica | None" = None) -> bool:
         """Build everything and take the folder, loading what an earlier process saved; False if nothing is to do.
 
         Args:
             leads: see `RunFacts`.
+            like: a replica that is prepared already; samples are shared with it where the streams differ by seed alone.
         """
         if self.outcome is not None:
             return False
         started = time.time()
-        stream = build_stream(self.config, self.settings, self.device)
+        alike = like is not None and all(like.config[part] == self.config[part] for part in ("stream", "data"))
+        shared = like.engine.stream if like is not None and alike else None
+        if isinstance(shared, TaskStream):
+            stream: Stream = shared.with_seed(self.settings.seed)
+        else:
+            stream = build_stream(self.config, self.settings, self.device)
         strategy = build_strategy(self.config, stream, self.device)
         told = construct(self.config["tracker"], "tracker").values() if self.leads else ()
         self.trackers = [Guarded(t) for t in told if t is not None]
         if self.world is not None:
             check(strategy)
-        self.engine = build_engine(self.config, stream, strategy, self.trackers, updater(self.world))
+        self.engine: Engine = build_engine(self.config, stream, strategy, self.trackers, updater(self.world))
         self.engine.pause = self.pause
         fingerprint = stream.fingerprint()
         self.identity = {
