@@ -39,7 +39,7 @@ class SI(Strategy):
         self,
         learner: Learner,
         info: StreamInfo,
-        strength: float = 1.0,
+        strength: float = 100.0,
         epsilon: float = 0.1,
         positive: bool = True,
         whole_loss: bool = False,
