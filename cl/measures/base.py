@@ -1,6 +1,6 @@
 """What a measure is: it looks at a strategy before the first task and after every task, and tells what it saw."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cl.batch import Batch
 from cl.errors import expect
 from cl.seeding import generator
 from cl.strategy import Strategy
@@ -17,7 +16,7 @@ from cl.streams.base import Stream
 from cl.streams.data import Data
 
 Array = NDArray[np.float64]
-BATCH = 1000  # samples a forward pass; no result depends on it
+BATCH = 250  # samples a forward pass; memory alone depends on it
 
 
 @dataclass(frozen=True)
@@ -135,11 +134,6 @@ def features(strategy: Strategy, data: Data) -> tuple[Tensor, Tensor]:
     """Return what the head reads, (n, D) float64, and labels (n,), on the CPU."""
     found = [(strategy.learner.features(b.x), b.y) for b in data.in_order(BATCH)]
     return torch.cat([x for x, _ in found]).double().cpu(), torch.cat([y for _, y in found]).cpu()
-
-
-def batches(data: Data) -> Iterator[Batch]:
-    """Yield the samples in order."""
-    return data.in_order(BATCH)
 
 
 def layer_names(strategy: Strategy) -> list[str]:

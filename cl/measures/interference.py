@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 
 from cl.importance import fisher
-from cl.measures.base import Array, Measure, Quantity, batches
+from cl.measures.base import Array, Measure, Quantity
 from cl.measures.drift import padded
 from cl.strategy import Strategy
 from cl.streams.base import Stream
 from cl.streams.data import Data
+
+BATCH = 32  # samples a backward pass: long sequences need much memory for one
 
 
 class Interference(Measure):
@@ -41,7 +43,9 @@ class Interference(Measure):
         if any(p.requires_grad for p in strategy.learner.parameters()):
             data = [self.train(stream, j) for j in range(k + 1)]
             cosine = cosines(torch.stack([gradient(strategy, d) for d in data]))
-            fishers = [{n: v.detach() for n, v in fisher(strategy, d, "sampled").items()} for d in data]
+            fishers = [
+                {n: v.detach() for n, v in fisher(strategy, d, "sampled", batch_size=BATCH).items()} for d in data
+            ]
             layers = {n: torch.tensor([overlap(f[n], fishers[k][n]) for f in fishers]) for n in fishers[k]}
             flat = [torch.cat([v.flatten() for v in f.values()]) for f in fishers]
             similar = torch.tensor([[overlap(a, b) for b in flat] for a in flat])
@@ -93,7 +97,7 @@ def gradient(strategy: Strategy, data: Data) -> Tensor:
     """Return the gradient of the mean loss on `data` by the learner's trainable parameters: (P,) float64."""
     parameters = [p for p in strategy.learner.parameters() if p.requires_grad]
     total = torch.zeros(sum(p.numel() for p in parameters), dtype=torch.float64)
-    for batch in batches(data):
+    for batch in data.in_order(BATCH):
         with torch.enable_grad():
             loss = strategy.per_sample(strategy("logits", batch.x, batch.task), batch).sum() / len(data)
             found = torch.autograd.grad(loss, parameters, allow_unused=True)
