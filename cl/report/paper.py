@@ -44,7 +44,7 @@ def write(blocks: Sequence[Block], folder: Path) -> list[Path]:
                 if isinstance(item, Figure):
                     written += _save(_draw(item), item.name, place, _rows(item))
                 elif isinstance(item, HeatMap):
-                    written += _save(_draw_heat(item), item.name, place, _heat_rows(item))
+                    written += _save(draw_heat(item), item.name, place, _heat_rows(item))
                 else:
                     written.append(_csv(item.name, place, [list(item.heads), *map(list, item.rows)]))
     return written
@@ -149,7 +149,8 @@ def _panel(at: "Axes", figure: Figure, panel: Panel) -> None:
         )
 
 
-def _draw_heat(heat: HeatMap) -> Any:
+def draw_heat(heat: HeatMap) -> Any:
+    """Return matrices side by side as a matplotlib figure."""
     count, (rows, columns) = len(heat.means), heat.means[0].shape
     drawing, grid = _axes(count, (1.9, 1.9), 0.35, 0.5, right=1.0)
     image = None

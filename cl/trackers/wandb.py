@@ -1,6 +1,7 @@
 """Tracker to Weights & Biases: online, offline (nothing leaves the machine) or off."""
 
 import contextlib
+import io
 import netrc
 import os
 import shlex
@@ -17,10 +18,11 @@ import numpy as np
 from cl.errors import expect
 from cl.results import Results
 from cl.trackers.base import RunFacts
-from cl.trackers.board import Board, matrix_rows, summary
+from cl.trackers.board import Array, Board, matrix_rows, summary
 
 if TYPE_CHECKING:
     import wandb as api
+    from PIL.Image import Image
 
 MODES = ("auto", "online", "offline", "off")
 EXIT = {"complete": 0, "failed": 1, "interrupted": 130}
@@ -192,7 +194,8 @@ def _charts(results: Results) -> dict[str, Any]:
     tasks = [f"task {j + 1}" for j in range(results.n_tasks)]
     table = wandb.Table(columns=["after_task", "task", "accuracy"], data=matrix_rows(accuracy))
     learned = [j for j in range(results.n_tasks) if np.isfinite(accuracy[j + 1]).all()]
-    charts: dict[str, Any] = {"tables/accuracy_matrix": table}
+    picture = wandb.Image(_heat_map(accuracy))
+    charts: dict[str, Any] = {"tables/accuracy_matrix": table, "charts/accuracy_matrix": picture}
     if not learned:
         return charts
     last = accuracy[learned[-1] + 1]
@@ -208,6 +211,27 @@ def _charts(results: Results) -> dict[str, Any]:
         xname="tasks learned",
     )
     return charts
+
+
+def _heat_map(accuracy: Array) -> "Image":
+    """Return the accuracy matrix (K+1, K) as a picture."""
+    from PIL import Image
+
+    from cl.report.figure import HeatMap
+    from cl.report.paper import draw_heat
+
+    heat = HeatMap(
+        name="accuracy_matrix",
+        title="Accuracy matrix",
+        reading="Row k: accuracy on every task after task k.",
+        labels=("accuracy",),
+        styles=(0,),
+        means=(accuracy,),
+        spreads=(np.zeros_like(accuracy),),
+    )
+    buffer = io.BytesIO()
+    draw_heat(heat).savefig(buffer, format="png", dpi=150)
+    return Image.open(buffer)
 
 
 def _say(text: str) -> None:

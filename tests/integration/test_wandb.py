@@ -156,6 +156,9 @@ def test_offline_file_holds_everything(tmp_path, capsys):
     check_history(history, results)
     last = history[-1]
     assert last["tables/accuracy_matrix"]["nrows"] == 12
+    picture = last.pop("charts/accuracy_matrix")
+    assert picture["_type"] == "image-file"
+    assert picture["width"] > 200
     charts = {key: table for key, table in last.items() if key.startswith("charts/")}
     assert {key.split("/")[1].removesuffix("_table") for key in charts} == {"drop_by_task", "forgetting_curves"}
     summary: dict[str, Any] = {}
