@@ -5,6 +5,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from torch import nn
+
 from cl.engine import Engine
 from cl.errors import TrainingError, expect
 from cl.population.lanes import Lanes
@@ -14,6 +16,7 @@ from cl.population.stack import Stack, numbers, structure
 from cl.results import Results
 
 log = logging.getLogger(__name__)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)  # stacked they become grouped convolutions: 1.7 times the time on a CPU
 
 
 class Population:
@@ -88,6 +91,10 @@ class Population:
             reason = "evaluation.online looks at every batch" if engine.watches else strategy.vectorizable
             if reason is not True:
                 self._note(f"{type(strategy).__name__} runs replica by replica: {reason}")
+                groups[id(engine)] = [engine]
+                continue
+            if engine.device.type == "cpu" and any(isinstance(m, CONVOLUTIONS) for m in strategy.modules()):
+                self._note("convolutions on a CPU run one replica after another, which is quicker than stacked")
                 groups[id(engine)] = [engine]
                 continue
             update = engine.update

@@ -9,6 +9,7 @@ import torch
 
 from cl.engine import Engine
 from cl.evaluator import EvaluationOptions
+from cl.learners.cnn import CNN
 from cl.learners.mlp import MLP
 from cl.population import Population, batches, lanes, memory
 from cl.population.number import Number
@@ -373,6 +374,17 @@ def test_early_stopping_ends_each_replica_at_its_own_time(monkeypatch):
     monkeypatch.setattr(Engine, "check_stopping", stop)
     population = both(epochs=5)
     assert [e.task_steps for e in population.engines] == [[10] * 3, [20] * 3, [25] * 3]
+
+
+def test_convolutions_on_a_cpu_run_one_after_another():
+    def engine(seed):
+        made = make(seed, epochs=1)
+        made.strategy.learner = CNN(made.stream.info.input_shape, made.stream.info.n_classes, channels=[4], hidden=[])
+        return made
+
+    population = Population([engine(seed) for seed in range(2)])
+    population.run()
+    assert population.notes == ["convolutions on a CPU run one replica after another, which is quicker than stacked"]
 
 
 def test_neighbours():
