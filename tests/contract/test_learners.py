@@ -59,7 +59,7 @@ def test_yaml_lists_every_field_with_a_comment(name):
     assert [line for line in lines[2:] if "  # " not in line] == []
 
 
-@pytest.mark.parametrize("learner", {learner for learner, _ in LEARNERS.values()}, ids=lambda c: c.__name__)
+@pytest.mark.parametrize("learner", list(dict.fromkeys(c for c, _ in LEARNERS.values())), ids=lambda c: c.__name__)
 def test_defaults_are_those_of_one_yaml(learner):
     """Presets of one class (irnn is an RNN) may differ from the defaults of its constructor, but not all of them."""
     defaults = {n: p.default for n, p in inspect.signature(learner).parameters.items()}
