@@ -280,6 +280,8 @@ class Replica:
         if status == "interrupted" and self.engine.task == len(self.engine.stream):
             status, message = "complete", ""
         results = self.engine.results()
+        # Replicas trained as one program differ from each alone by the rounding of sums.
+        results.costs["replicas_together"] = self.request.expected
         self.outcome = Outcome(self.path, status, message, results)
         if self.folder is None:
             return

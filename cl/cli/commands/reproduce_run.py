@@ -59,6 +59,8 @@ def numbers(before: Path, after: Path) -> list[str]:
 
     one, two = Results.load(before), Results.load(after)
     lines = []
+    if one.costs.get("replicas_together", 1) > 1:
+        lines.append(f"note: was one of {one.costs['replicas_together']} replicas trained together; rounding differs")
     for name in EXACT:
         a, b = getattr(one, name), getattr(two, name)
         if a.shape != b.shape:
