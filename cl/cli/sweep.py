@@ -31,7 +31,10 @@ def sweep(words: Sequence[str]) -> list[tuple[Path, str, str]]:
     Raises:
         ConfigError: a word is not understood, or no job could be started at all.
     """
-    launcher = [] if any(w.startswith("hydra/launcher=") for w in words) else ["hydra/launcher=cores"]
+    chosen = any(w.startswith("hydra/launcher=") for w in words)
+    # One program for many seeds pays on a GPU, one process a core on a CPU.
+    best = "population" if any(w.startswith("device=cuda") for w in words) else "cores"
+    launcher = [] if chosen else [f"hydra/launcher={best}"]
     logging = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
     # Jobs of a cluster are stopped and started again: they go on where they were.
     cluster = any(w in ("hydra/launcher=slurm", "hydra/launcher=ray_cluster") for w in words)
