@@ -1,7 +1,9 @@
 """The runs that are measured: split MNIST, MLP 400-400, batches of 128, evaluation after each task, a local tracker."""
 
 import functools
+import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,3 +73,16 @@ def quiet(device: torch.device, threads: int) -> Iterator[None]:
     """Compute with the guarantees of a run."""
     with guarantees(device, threads, deterministic=True):
         yield
+
+
+def process(command: list[str]) -> tuple[float, str]:
+    """Return the seconds that a command takes, and what it printed.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    started = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{command[:4]} ended with {done.returncode}: {done.stderr[-2000:]}")
+    return time.perf_counter() - started, done.stdout

@@ -1,11 +1,10 @@
 """From the command to the first step, against importing torch and torchvision."""
 
-import subprocess
 import sys
 import tempfile
-import time
 
 from cl.bench.options import Options
+from cl.bench.runs import process
 from cl.bench.table import Row, in_turns
 
 IMPORT = "import torch, torchvision"
@@ -23,15 +22,6 @@ def rows(options: Options) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         words = ["train", "stream=split_mnist", f"data.root={options.root}", f"output={folder}", "tracker=files"]
         command = [sys.executable, "-c", FIRST_STEP, *words, f"device={options.device}", f"threads={options.threads}"]
-        runs = [lambda: process(command), lambda: process([sys.executable, "-c", IMPORT])]
+        runs = [lambda: process(command)[0], lambda: process([sys.executable, "-c", IMPORT])[0]]
         seconds, reference = in_turns(runs, max(3, options.rounds))
     return [Row("startup", "lethe train to its first step", IMPORT, seconds, reference, 1.5)]
-
-
-def process(command: list[str]) -> float:
-    """Return the seconds that a command takes."""
-    started = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"{command[:4]} ended with {done.returncode}: {done.stderr[-2000:]}")
-    return time.perf_counter() - started

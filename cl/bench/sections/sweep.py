@@ -4,7 +4,7 @@ import sys
 import tempfile
 
 from cl.bench.options import Options
-from cl.bench.sections.startup import process
+from cl.bench.runs import process
 from cl.bench.table import Row
 
 SEEDS = 32
@@ -31,4 +31,4 @@ def sweep(options: Options, launcher: str) -> float:
                 "stream.test_samples=500", "learner.hidden=[400,400]", f"data.root={options.root}", f"output={folder}",
                 "tracker=files", f"device={options.device}", "threads=1", "seed=" + ",".join(map(str, range(SEEDS))),
             ]
-        )  # fmt: skip
+        )[0]  # fmt: skip
