@@ -107,8 +107,8 @@ class Measured:
 
     @property
     def mean(self) -> float:
-        """Mean over seeds."""
-        return float(np.mean(self.values))
+        """Mean over seeds; NaN without any."""
+        return float(np.mean(self.values)) if self.values else float("nan")
 
     @property
     def interval(self) -> float:
@@ -118,7 +118,9 @@ class Measured:
 
     @property
     def verdict(self) -> str:
-        """``reached``, ``above`` or ``below``."""
+        """``reached``, ``above``, ``below``, or ``failed`` where no run came to its end."""
+        if not self.values:
+            return "failed"
         if abs(self.mean - self.cell.mean) <= self.cell.margin:
             return "reached"
         return "above" if self.mean > self.cell.mean else "below"
@@ -143,8 +145,9 @@ def markdown(table: Table, measured: Sequence[Measured], command: str, date: str
               "|---|---|---|---|---|---|"]
     for m in measured:
         sd = "" if m.cell.sd is None else f" ± {m.cell.sd:g}"
-        lines.append(f"| {m.cell.row} | {m.cell.column} | {m.cell.mean:g}{sd} | {m.mean:.2f} ± {m.interval:.2f} "
-                     f"| {len(m.values)} | {m.verdict} |")
+        value = f"{m.mean:.2f} ± {m.interval:.2f}" if m.values else "-"
+        published = f"{m.cell.mean:g}{sd}"
+        lines.append(f"| {m.cell.row} | {m.cell.column} | {published} | {value} | {len(m.values)} | {m.verdict} |")
     reached = sum(m.verdict == "reached" for m in measured)
     return "\n".join([*lines, "", f"{reached} of {len(measured)} cells within two published standard deviations or the "
                       "tolerance.", ""])

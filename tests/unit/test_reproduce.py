@@ -24,7 +24,7 @@ def cell(mean=50.0, sd=1.0):
 @pytest.mark.parametrize(
     ("values", "sd", "verdict"),
     [((51.9, 51.9), 1.0, "reached"), ((52.1, 52.1), 1.0, "above"), ((48.4, 48.4), 0.1, "below"),
-     ((48.6, 48.6), 0.1, "reached"), ((48.6,), None, "reached")],
+     ((48.6, 48.6), 0.1, "reached"), ((48.6,), None, "reached"), ((), 1.0, "failed")],
 )
 def test_verdict_is_two_deviations_or_the_tolerance(values, sd, verdict):
     assert reproduce.Measured(cell(sd=sd), values).verdict == verdict

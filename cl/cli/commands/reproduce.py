@@ -2,6 +2,7 @@
 
 import argparse
 import multiprocessing
+import shlex
 import sys
 import time
 from collections.abc import Iterable
@@ -39,7 +40,12 @@ def main(argv: list[str]) -> int:
     for option in ("seeds", "jobs"):
         value = getattr(options, option)
         expect(value is None or value > 0, f"--{option}", "> 0", value)
-    return _run(tables[options.name], options, "lethe reproduce " + " ".join(argv))
+    # What decides the numbers, and not where files lie or how many processes ran.
+    said = [options.name, *(["--seeds", str(options.seeds)] if options.seeds else [])]
+    said += [word for row in options.row for word in ("--row", shlex.quote(row))]
+    said += [word for column in options.column for word in ("--column", shlex.quote(column))]
+    said += [word for word in options.overrides if not word.startswith("data.")]
+    return _run(tables[options.name], options, "lethe reproduce " + " ".join(said))
 
 
 def _run(path: Path, options: argparse.Namespace, command: str) -> int:
@@ -61,8 +67,7 @@ def _run(path: Path, options: argparse.Namespace, command: str) -> int:
     measured = []
     for i, cell in enumerate(cells):
         folders = [path for path, _ in (ended[words] for words in runs[i :: len(cells)]) if path is not None]
-        if folders:
-            measured.append(reproduce.measure(cell, table.scale, folders))
+        measured.append(reproduce.measure(cell, table.scale, folders))
     section = reproduce.markdown(table, measured, command, time.strftime("%Y-%m-%d"))
     print(section)
     if options.write:
