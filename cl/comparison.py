@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DEFAULT = ("average_accuracy", "forgetting", "backward_transfer", "forward_transfer", "learning_accuracy")
+OF_TEXT = ("bits_per_character", "bits_lost", "bits_learned")  # shown in their place where a text is predicted
 
 
 def tidy(groups: Sequence[Group]) -> "pd.DataFrame":
@@ -125,9 +126,10 @@ def pairs(table: "pd.DataFrame", metric: str, by: Sequence[str] = ("label",)) ->
 
 
 def default_metrics(table: "pd.DataFrame") -> list[str]:
-    """Return the metrics shown when none is asked for: those of `DEFAULT` that have a value."""
+    """Return the metrics shown when none is asked for: those of `OF_TEXT`, else of `DEFAULT`, that have a value."""
     with_value = set(table.loc[np.isfinite(table["value"]), "metric"])
-    return [name for name in DEFAULT if name in with_value]
+    found, of_text = ([name for name in names if name in with_value] for names in (DEFAULT, OF_TEXT))
+    return [*of_text, found[0]] if of_text else found
 
 
 def direction(metric: str) -> str:

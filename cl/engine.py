@@ -297,6 +297,7 @@ class Engine:
             online_accuracy=torch.cat([torch.zeros(0), *self.online_accuracy]).numpy()[None],
             costs=costs,
             measures={n: q.plain() for measure in self.measures for n, q in measure.result().items()},
+            language=self.stream.language,
         )
 
     def state_dict(self) -> dict[str, Any]:

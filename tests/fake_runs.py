@@ -59,6 +59,7 @@ def write(
     fingerprint: str = "",
     measures: Mapping[str, Any] | None = None,
     accuracy: np.ndarray | None = None,
+    language: bool = False,
 ) -> Path:
     """Write one run folder and return it."""
     folder = root / (name or f"split_digits-{scenario}-{strategy}-seed{seed}-{len(list(root.glob('*'))):08x}")
@@ -73,6 +74,7 @@ def write(
         train_loss=np.linspace(2, 0.1, k * steps, dtype=np.float32)[None],
         costs={"seconds_train": 2.0 + len(strategy), "samples": 12800 * k, "bytes_memory": 1000 * len(strategy)},
         measures=dict(measures or {}),
+        language=language,
         **(curve(found, points, steps) if points else {}),
     ).save(folder)
     config = {

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from cl.groups import Group, measures
 from cl.metrics.base import last_row
-from cl.report import curves, distance, network, price
+from cl.report import curves, distance, language, network, price
 from cl.report.figure import Figure, HeatMap, Table
 from cl.report.member import Member
 
@@ -47,6 +47,7 @@ def _block(stream: str, groups: Sequence[Group], labels: list[str]) -> Block:
     members.sort(key=lambda m: -float(np.nan_to_num(m.metric("average_accuracy").mean)))
     shown = members[:STRATEGIES]
     items: list[Item | None] = [
+        *language.items(shown),
         curves.average(shown),
         curves.of_tasks(shown),
         curves.matrices(shown),
@@ -71,6 +72,8 @@ def headline(block: Block) -> str:
         sure = f" ± {float(found.half):.3f}" if np.isfinite(found.half) else ""
         return f"{m.label} reaches {float(found.mean):.3f}{sure}"
 
+    if "bits_per_character" in best.values:
+        return language.headline(block.members)
     text = f"After {best.n_tasks} tasks {told(best)} average accuracy and still has {kept[0]:.3f} on the first task"
     if worst is not best:
         text += f"; {told(worst)} and has {kept[1]:.3f} left"

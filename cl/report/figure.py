@@ -121,7 +121,7 @@ class HeatMap:
         columns: what a column is.
         value: what a cell is.
         first_row: number of the first row; columns count from 1.
-        low: value of the darkest colour.
+        low: value of the darkest colour; above `high` where less is better.
         high: value of the brightest.
         marked: True outlines the cells (k, k) of row number k.
     """

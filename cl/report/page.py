@@ -155,7 +155,7 @@ def _cell(heat: HeatMap, mean: float, half: float, outlined: bool) -> str:
         return "<td></td>"
     sure = f' title="{mean:.3f} ± {half:.3f}"' if np.isfinite(half) else ""
     level = int(np.clip(round((mean - heat.low) / (heat.high - heat.low) * 20), 0, 20))
-    text = f"{mean:.2f}".replace("0.", ".", 1) if abs(mean) < 0.995 else f"{mean:.0f}"
+    text = f"{mean:.2f}".replace("0.", ".", 1) if abs(mean) < 0.995 else f"{mean:.{0 if heat.high == 1 else 2}f}"
     return f'<td class="h{level}{" now" if outlined else ""}"{sure}>{text}</td>'
 
 

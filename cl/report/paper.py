@@ -155,7 +155,9 @@ def draw_heat(heat: HeatMap) -> Any:
     drawing, grid = _axes(count, (1.9, 1.9), 0.35, 0.5, right=1.0)
     image = None
     for i, at in enumerate(grid):
-        image = at.imshow(heat.means[i], vmin=heat.low, vmax=heat.high, cmap="cividis", aspect="auto")
+        low, high = sorted((heat.low, heat.high))
+        colours = "cividis" if heat.low < heat.high else "cividis_r"
+        image = at.imshow(heat.means[i], vmin=low, vmax=high, cmap=colours, aspect="auto")
         at.set_title(heat.labels[i], fontsize=9)
         if i >= count - 4:
             at.set_xlabel(heat.columns)
@@ -168,7 +170,7 @@ def draw_heat(heat: HeatMap) -> Any:
             for row, column in np.ndindex(rows, columns):
                 value = heat.means[i][row, column]
                 if np.isfinite(value):
-                    colour = "k" if value > middle else "w"
+                    colour = "k" if (value > middle) == (heat.low < heat.high) else "w"
                     at.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=5.5, color=colour)
     if image is not None:
         width, height = drawing.get_size_inches()

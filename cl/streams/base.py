@@ -66,10 +66,12 @@ class Stream(ABC):
     Attributes:
         info: see `StreamInfo`.
         class_names: for each task and output, what the label means (for reports).
+        language: True if every step asks for the next character of a text, so that the loss is told in bits as well.
     """
 
     info: StreamInfo
     class_names: tuple[tuple[str, ...], ...]
+    language: bool = False
 
     def __len__(self) -> int:
         return self.info.n_tasks

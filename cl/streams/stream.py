@@ -95,6 +95,7 @@ class TaskStream(Stream):
         self.label_noise, self.imbalance, self.imbalance_order = label_noise, imbalance, imbalance_order
         self.device = torch.device(device)
         self.table = source.load(Path(root), download)
+        self.language = self.table.language
         if self.table.target != "class" and (label_noise > 0 or imbalance > 1):
             raise ConfigError(
                 f"Expected `stream.label_noise` 0 and `stream.imbalance` 1 for target {self.table.target!r}"

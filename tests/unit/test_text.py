@@ -60,6 +60,8 @@ def test_language_after_language(languages):
     root, _ = languages
     for scenario, outputs in (("domain", 8), ("task", 16), ("class", 16), ("online", 8)):
         s = TaskStream(Characters("udhr2", steps=10), Sequence(), scenario, root=root, normalise="none")
+        assert s.language
+        assert s.with_seed(1).language
         assert s.info.n_classes == outputs
         assert s.info.target == "steps"
         assert s.info.input_shape == (10,)

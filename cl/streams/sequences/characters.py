@@ -19,7 +19,7 @@ LEVELS = ("character", "byte")
 class Characters(Source):
     """Stretches of text; at every step the next character is asked for. Each language or author is a group.
 
-    The last part of every text is held out for testing. Loss in nats over ln 2 is bits per character.
+    The last part of every text is held out for testing. Results tell the loss in bits per character too.
 
     Args:
         corpus: ``genesis`` (8 versions of one book), ``udhr2`` (one declaration in hundreds of languages),
@@ -62,6 +62,7 @@ class Characters(Source):
             target="steps",
             sequence=True,
             vocabulary=len(names) + 1,
+            language=True,
         )
 
     def _decode(self, found: dict[str, str]) -> dict[str, Any]:

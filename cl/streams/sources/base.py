@@ -39,6 +39,7 @@ class Table:
         peak: the stored value that means 1: 255 for images.
         target: ``class``, ``steps`` or ``real``.
         sequence, vocabulary, padded: see `cl.streams.base.StreamInfo`.
+        language: see `cl.streams.base.Stream`.
     """
 
     train: Samples
@@ -51,6 +52,7 @@ class Table:
     sequence: bool = False
     vocabulary: int = 0
     padded: bool = False
+    language: bool = False
 
     @property
     def n_classes(self) -> int:
