@@ -12,7 +12,8 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from cl.errors import ConfigError, LetheError, nearest
+from cl.errors import ConfigError, LetheError, nearest, out_of_memory
+from cl.files import UNWRITABLE
 
 Config = dict[str, Any]
 _WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
@@ -51,6 +52,8 @@ def call(target: Callable[..., Any], path: str, /, **fields: Any) -> Any:
     except (LetheError, MemoryError):
         raise
     except (TypeError, ValueError, KeyError, OSError, AssertionError, AttributeError, RuntimeError) as error:
+        if out_of_memory(error) or getattr(error, "errno", None) in UNWRITABLE:  # told by whoever knows the run
+            raise
         inner = target.func if isinstance(target, functools.partial) else target
         name = getattr(inner, "__qualname__", str(inner))
         raise ConfigError(f"Expected `{path}` to be built by {name}, got {type(error).__name__}: {error}") from error

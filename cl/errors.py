@@ -36,6 +36,13 @@ def expect(condition: bool, name: str, rule: str, value: object) -> None:
         raise ConfigError(f"Expected `{name}` {rule}, got {value!r}")
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Return True if an error says that memory, of the machine or of a device, did not suffice."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(t in str(error) for t in ("allocate memory", "bad_alloc"))
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `` (did you mean x?)`` for the known name closest to `name`, or nothing where none is close.
 

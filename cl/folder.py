@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,7 +61,7 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = filelock.FileLock(path / ".lock")
-            self._lock.acquire(timeout=0)
+            self._lock.acquire(timeout=1)  # somebody who only looks (`lethe runs`) holds it for an instant
         except filelock.Timeout as error:
             owner = self._owner()
             raise ConfigError(f"Expected {path} to be free, got a run in progress ({owner})") from error
@@ -100,9 +101,11 @@ class RunFolder:
         """Move what an earlier run left into a hidden folder beside this one, so that nothing is lost."""
         old = [p for p in self.path.iterdir() if p.name != ".lock"]
         if old:
+            beside = self.path.parent / ".replaced"
+            beside.mkdir(exist_ok=True)
             stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
-            target = self.path.parent / ".replaced" / f"{self.path.name}-{stamp}-{os.getpid()}"
-            target.mkdir(parents=True)
+            target = Path(tempfile.mkdtemp("", f"{self.path.name}-{stamp}-", beside))  # unique whatever the clock says
+            target.chmod(0o755)
             for path in old:
                 shutil.move(path, target / path.name)
 

@@ -27,6 +27,7 @@ class Live:
         loss: mean loss of the last steps, NaN before any.
         began: time of the first event, seconds since the epoch.
         last: time of the last event.
+        seconds: time between events, without the pauses of a run that was cut; a clock set back adds nothing.
         status: ``running``, or how it ended.
         rows: row number -> (total steps, accuracy (K,), loss (K,)).
         points: total steps -> (task, accuracy (K,)).
@@ -40,6 +41,7 @@ class Live:
     loss: float = float("nan")
     began: float = 0.0
     last: float = 0.0
+    seconds: float = 0.0
     status: str = "running"
     rows: dict[int, tuple[int, Array, Array]] = field(default_factory=dict)
     points: dict[int, tuple[int, Array]] = field(default_factory=dict)
@@ -77,8 +79,8 @@ def follow(events: Sequence[Mapping[str, Any]]) -> Live:
     live = Live()
     for event in events:
         live.began = live.began or float(event["time"])
-        live.last = float(event["time"])
-        kind = event["event"]
+        kind, before, live.last = event["event"], live.last, float(event["time"])
+        live.seconds += max(live.last - before, 0.0) if kind != "start" and before else 0.0
         if kind == "start":
             live.name, live.tasks, live.status = str(event["name"]), int(event["tasks"]), "running"
         elif kind == "progress":

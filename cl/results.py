@@ -1,5 +1,6 @@
 """What a run measured: the accuracy matrix, losses, curves, costs; written as npz and json."""
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cl.errors import DataError
 from cl.files import atomic_path
 
 Array = NDArray[np.float64]
@@ -66,7 +68,7 @@ class Results:
         rest = {k: v for k, v in vars(self).items() if not isinstance(v, np.ndarray)}
         rest["measures"] = {n: {k: v for k, v in m.items() if k != "values"} for n, m in self.measures.items()}
         with atomic_path(folder / "results.json") as path:
-            path.write_text(json.dumps(rest, indent=1, allow_nan=True))
+            path.write_text(json.dumps({**rest, "checksum": _checksum(rest)}, indent=1, allow_nan=True))
 
     @classmethod
     def load(cls, folder: Path) -> "Results":
@@ -74,10 +76,25 @@ class Results:
 
         Raises:
             FileNotFoundError: the folder holds no results.
+            DataError: a file is truncated or changed.
         """
-        with np.load(folder / "results.npz", allow_pickle=False) as arrays:
-            found: dict[str, Any] = {k: arrays[k] for k in arrays.files}
-        rest = json.loads((folder / "results.json").read_text())
-        for name, facts in rest["measures"].items():
-            facts["values"] = found.pop(f"measures/{name}")
-        return cls(**found, **rest)
+        try:
+            with np.load(folder / "results.npz", allow_pickle=False) as arrays:
+                found: dict[str, Any] = {k: arrays[k] for k in arrays.files}
+            rest = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+            if rest.pop("checksum", None) not in (None, _checksum(rest)):  # None: written by an earlier version
+                raise ValueError("results.json does not match its checksum")
+            for name, facts in rest["measures"].items():
+                facts["values"] = found.pop(f"measures/{name}")
+            return cls(**found, **rest)
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # a changed archive can raise nearly anything
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise DataError(f"Expected whole results in {folder}, got truncated or changed files: {reason}") from error
+
+
+def _checksum(rest: dict[str, Any]) -> str:
+    """Return a checksum of what the json file holds; the arrays' archive has its own."""
+    plain = json.loads(json.dumps(rest))  # as it will be read: keys are text
+    return hashlib.blake2b(json.dumps(plain, sort_keys=True).encode(), digest_size=8).hexdigest()

@@ -1,9 +1,10 @@
 """Runs from their configurations to their folders: build, train, save, resume, and say how they ended."""
 
+import contextlib
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from cl.build import Config, construct
 from cl.device import find, guarantees
 from cl.distributed import World, check, join, launched, updater
 from cl.engine import Engine
-from cl.errors import LetheError, TrainingError, expect
+from cl.errors import DataError, LetheError, TrainingError, expect, out_of_memory
+from cl.files import UNWRITABLE
 from cl.folder import RunFolder, code_hash, config_hash, read_status
 from cl.report.samples import write_samples
 from cl.results import Results
@@ -86,9 +88,10 @@ def run_together(configs: Sequence[Config], path: Path | None = None) -> list[Ou
         replicas = [Replica(c, device, request, path, world) for c in configs]
         try:
             open_ones: list[Replica] = []
-            for replica in replicas:
-                if replica.prepare(leads=not open_ones, like=open_ones[0] if open_ones else None):
-                    open_ones.append(replica)
+            with _named(replicas[0].path):
+                for replica in replicas:
+                    if replica.prepare(leads=not open_ones, like=open_ones[0] if open_ones else None):
+                        open_ones.append(replica)
             request.expected = len(open_ones)
             if open_ones:
                 _train(open_ones)
@@ -103,23 +106,48 @@ def _train(replicas: "Sequence[Replica]") -> None:
     try:
         errors = _train_engines([r.engine for r in replicas])
     except (Interrupted, KeyboardInterrupt, SystemExit) as stop:  # SystemExit: a launcher that preempts the job
-        for replica in replicas:
-            replica.finish("interrupted", str(stop) or type(stop).__name__)
+        _finish(replicas, "interrupted", {}, str(stop) or type(stop).__name__)
         raise
     except BaseException as error:
-        memory = _out_of_memory(error)
-        advice = "; try a smaller training.batch_size, evaluation.batch_size or replicas"
-        message = f"out of memory: {error}{advice}" if memory else f"{type(error).__name__}: {error}"
-        for replica in replicas:
-            replica.finish("failed", message)
+        memory = out_of_memory(error)
+        _finish(replicas, "failed", {}, _memory_advice(error) if memory else f"{type(error).__name__}: {error}")
         if not memory:
             raise
         return
+    _finish(replicas, "complete", errors)
+
+
+def _finish(
+    replicas: "Sequence[Replica]", status: str, errors: Mapping[int, TrainingError], message: str = ""
+) -> None:
+    """Record how replicas ended, those in `errors` as failed; the trouble of one folder does not keep the others out.
+
+    Raises:
+        LetheError: a folder could not be written.
+    """
+    troubles: list[LetheError] = []
     for i, replica in enumerate(replicas):
-        if i in errors:
-            replica.finish("failed", str(errors[i]))
-        else:
-            replica.finish("complete")
+        try:
+            replica.finish("failed" if i in errors else status, str(errors.get(i, message)))
+        except LetheError as error:
+            troubles.append(error)
+    if troubles:
+        raise troubles[0]
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Turn what a disk or the memory refuses before training into one line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        raise LetheError(f"Expected {path} to take what a run writes, got {error}") from error
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise TrainingError(_memory_advice(error)) from error
 
 
 def _train_engines(engines: Sequence[Engine]) -> dict[int, TrainingError]:
@@ -180,11 +208,14 @@ class Replica:
     def _before(self) -> Outcome | None:
         """Return the outcome of an earlier run that is not to be repeated, or None."""
         status, resume = read_status(self.path).get("status"), self.settings.resume
-        if resume != "never" and status == "complete":
-            return Outcome(self.path, "skipped", "complete before", Results.load(self.path))
-        if resume == "auto" and status == "failed":
-            message = f"{read_status(self.path).get('message')} (before; resume=retry runs it again)"
-            return Outcome(self.path, "failed", message, Results.load(self.path))
+        try:
+            if resume != "never" and status == "complete":
+                return Outcome(self.path, "skipped", "complete before", Results.load(self.path))
+            if resume == "auto" and status == "failed":
+                message = f"{read_status(self.path).get('message')} (before; resume=retry runs it again)"
+                return Outcome(self.path, "failed", message, Results.load(self.path))
+        except (DataError, FileNotFoundError) as error:
+            log.warning("%s; measuring again", " ".join(str(error).split()))
         return None
 
     def prepare(self, leads: bool = True, like: "Replica | None" = None) -> bool:
@@ -291,7 +322,9 @@ class Replica:
             if status == "complete":
                 (self.path / checkpoint.PREVIOUS).unlink(missing_ok=True)
         except OSError as error:
-            raise LetheError(f"Expected {self.path} to take the results, got {error}") from error
+            raise LetheError(
+                f"Expected {self.path} to take the results, got {error}; resume=auto goes on from the last checkpoint"
+            ) from error
         finally:
             for tracker in self.trackers:
                 tracker.finish(results, status)
@@ -302,8 +335,10 @@ class Replica:
             self.folder.close()
 
 
-def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "allocate memory" in str(error)
+def _memory_advice(error: BaseException) -> str:
+    reason = " ".join(str(error).split())
+    advice = "try a smaller training.batch_size, evaluation.batch_size, replicas or learner"
+    return f"out of memory: {reason}; {advice}" if reason else f"out of memory; {advice}"
 
 
 def average(outcomes: Sequence[Outcome]) -> float:

@@ -3,10 +3,13 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Literal
 
+import yaml
+
 from cl.build import check_type
-from cl.errors import expect
+from cl.errors import ConfigError, expect
 
 GROUPS = ("stream", "learner", "strategy", "optimizer", "scheduler", "training", "evaluation", "measures", "tracker")
 
@@ -97,3 +100,21 @@ class Settings:
         if isinstance(self.replicas, list):
             return list(self.replicas)
         return [self.seed + i for i in range(self.replicas)]
+
+
+def recorded(folder: Path) -> dict[str, Any]:
+    """Return the configuration that a run folder holds.
+
+    Raises:
+        ConfigError: there is none, or it is not whole.
+    """
+    file = folder / "config.yaml"
+    if not file.is_file():
+        raise ConfigError(f"Expected `RUN` a run folder with a config.yaml, got {str(folder)!r}")
+    try:
+        config: dict[str, Any] = dict(yaml.safe_load(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        raise ConfigError(f"Expected {file} to be a whole configuration, got {error}") from error
+    lacking = [key for key in (*GROUPS, *(f.name for f in fields(Settings)), "choices") if key not in config]
+    expect(not lacking, str(file), "a whole configuration", f"one without {lacking}")
+    return config

@@ -19,6 +19,10 @@ class Interrupted(BaseException):
         super().__init__(f"ended by {signal.Signals(number).name}")
         self.number = number
 
+    def __reduce__(self) -> tuple[type["Interrupted"], tuple[int]]:
+        """Let it come home from a worker process."""
+        return Interrupted, (self.number,)
+
 
 class Request:
     """Whether somebody asked the run to end.

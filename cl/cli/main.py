@@ -10,6 +10,7 @@ from typing import TextIO
 
 from cl import __version__
 from cl.errors import ConfigError, LetheError, nearest
+from cl.files import UNWRITABLE
 from cl.signals import Interrupted
 
 COMMANDS = Path(__file__).parent / "commands"
@@ -77,15 +78,20 @@ def main(argv: list[str] | None = None) -> int:
     except LetheError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
+    except BrokenPipeError:
+        _silence(sys.stdout)
+        return 0
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        print(f"error: Expected files that can be read and written, got {error}", file=sys.stderr)
+        return USER_ERROR
     except Interrupted as stop:
         print(f"interrupted: {stop}; the same command with resume=auto goes on", file=sys.stderr)
         return 128 + stop.number
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        _silence(sys.stdout)
-        return 0
     return code
 
 

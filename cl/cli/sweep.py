@@ -1,5 +1,7 @@
 """Sweeps: Hydra's sweepers and launchers call `job` once for every combination."""
 
+import contextlib
+import itertools
 import json
 import os
 import sys
@@ -13,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from cl.build import Config
+from cl.cli.apart import apart, useful
 from cl.cli.compose import hydra_session, mistakes, plain, search_path
 from cl.errors import ConfigError, LetheError
 
@@ -40,12 +43,28 @@ def sweep(words: Sequence[str]) -> list[tuple[Path, str, str]]:
     cluster = any(w in ("hydra/launcher=slurm", "hydra/launcher=ray_cluster") for w in words)
     overrides = [*search_path(words), *launcher, *logging, *(["resume=auto"] if cluster else []), *words]
     with hydra_session() as hydra, mistakes(words):
-        folder = Path(hydra.compose_config("config", overrides, run_mode=RunMode.MULTIRUN).hydra.sweep.dir)
-        hydra.multirun("config", job, [*overrides, f"hydra.sweep.dir={folder}"], with_log_configuration=False)
+        folder = own(Path(hydra.compose_config("config", overrides, run_mode=RunMode.MULTIRUN).hydra.sweep.dir))
+        trouble = ""
+        try:
+            hydra.multirun("config", job, [*overrides, f"hydra.sweep.dir={folder}"], with_log_configuration=False)
+        except Exception as error:
+            if not (folder / JOBS).exists():  # nothing was started
+                raise
+            trouble = f"{type(error).__name__}: {error}; the same command with resume=auto does what is left"
     lines = [json.loads(line) for line in (folder / JOBS).read_text().splitlines()]
     if all(line["status"] == "refused" for line in lines):
         raise ConfigError(lines[0]["message"])
-    return [(Path(line["path"]), line["status"].replace("refused", "failed"), line["message"]) for line in lines]
+    ended = [(Path(line["path"]), line["status"].replace("refused", "failed"), line["message"]) for line in lines]
+    return [*ended, *([(folder, "failed", " ".join(trouble.split()))] if trouble else [])]
+
+
+def own(folder: Path) -> Path:
+    """Make a folder that no other sweep has: two may start in the same second, and a clock may be set back."""
+    for name in itertools.chain([folder.name], (f"{folder.name}-{i}" for i in itertools.count(1))):
+        with contextlib.suppress(FileExistsError):
+            folder.with_name(name).mkdir(parents=True)
+            return folder.with_name(name)
+    raise AssertionError("there is always another number")
 
 
 def configuration(composed: DictConfig) -> Config:
@@ -60,20 +79,33 @@ def configuration(composed: DictConfig) -> Config:
 def job(composed: DictConfig, carry_out: "Callable[[Config], list[Outcome]] | None" = None) -> float:
     """Carry out one job of a sweep; returns the final average accuracy, NaN for a job that failed.
 
-    A job that fails does not end the sweep: the sweep's folder says what became of it.
+    A job that fails, or whose process is killed, does not end the sweep: the sweep's folder says what became of it.
 
     Args:
         composed: the job's configuration.
-        carry_out: what runs it; default `cl.run.run`.
+        carry_out: what runs it; default `cl.run.run`, in a process of its own in a worker of a sweep.
     """
-    from cl.run import average, run
+    import cl.run  # before a fork, so that every job finds it imported
 
     if os.getcwd() not in sys.path:  # a worker process does not come through the command
         sys.path.append(os.getcwd())
+    if carry_out is not None or not useful():
+        return _job(composed, carry_out or cl.run.run)
+    try:
+        return apart(lambda: _job(composed, cl.run.run))
+    except LetheError as error:
+        hydra = HydraConfig.get()
+        _note(hydra, {"path": " ".join(hydra.overrides.task), "status": "failed", "message": str(error)})
+        return float("nan")
+
+
+def _job(composed: DictConfig, carry_out: "Callable[[Config], list[Outcome]]") -> float:
+    from cl.run import average
+
     hydra = HydraConfig.get()
     words = " ".join(hydra.overrides.task)
     try:
-        outcomes = (carry_out or run)(configuration(composed))
+        outcomes = carry_out(configuration(composed))
     except LetheError as error:
         _note(hydra, {"path": words, "status": "refused", "message": str(error)})
         return float("nan")

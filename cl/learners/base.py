@@ -21,7 +21,10 @@ FACTS = ("input_shape", "n_classes", "vocabulary", "padded", "target")
 
 def stream_facts(make: Callable[..., "Learner"], info: "StreamInfo") -> dict[str, Any]:
     """Return the facts of a stream (fields of `StreamInfo`) that a learner's constructor asks for by name."""
-    asked = inspect.signature(make).parameters
+    try:
+        asked = inspect.signature(make).parameters
+    except (TypeError, ValueError):  # built without a Python signature
+        return {}
     return {name: getattr(info, name) for name in FACTS if name in asked}
 
 

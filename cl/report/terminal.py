@@ -86,9 +86,9 @@ def _head(live: Live, now: float) -> "Text":
 
     text = Text(f"{live.name}: ", "bold")
     if live.status != "running":
-        return text.append(f"{live.status} after {_clock(live.last - live.began)}", "")
+        return text.append(f"{live.status} after {_clock(live.seconds)}", "")
     text.append(f"task {live.task + 1}/{live.tasks}, step {live.step}/{live.steps}, loss {live.loss:.4f}", "")
-    spent = max(now - live.began, 0.0)
+    spent = live.seconds + max(now - live.last, 0.0)
     if live.done > 0:
         text.append(f", {_clock(spent)} gone, about {_clock(spent / live.done - spent)} left", "dim")
     if now - live.last > 60:

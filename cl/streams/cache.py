@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import pickle
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -65,7 +66,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         stored = torch.load(path, mmap=True, weights_only=True)
         content: dict[str, Any] = stored["content"]
         return content if stored["crc"] == _crc(content) else None
-    except (OSError, RuntimeError, KeyError, ValueError, EOFError):
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, EOFError, pickle.UnpicklingError):
         return None
 
 

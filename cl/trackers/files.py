@@ -1,5 +1,6 @@
 """Tracker into the run folder: ``log.txt`` for people, ``progress.jsonl`` for programs that watch the run."""
 
+import contextlib
 import json
 import math
 import time
@@ -73,16 +74,22 @@ class Files(Tracker):
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
-    """Return the events of a run, oldest first; a half-written last line is left out; empty where there is no file."""
+    """Return the events of a run, oldest first; half-written lines are left out; empty where there is no file."""
     path = folder / PROGRESS
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    events: list[dict[str, Any]] = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError):  # the process or the disk ended in the middle of it
+                events.append(json.loads(line))
+    return [event for event in events if isinstance(event, dict)]
 
 
 def _append(path: Path) -> IO[str]:
-    return path.open("a", encoding="utf-8", buffering=1)
+    """Open a file to append whole lines, on a line of its own."""
+    file = path.open("a", encoding="utf-8", buffering=1)
+    if file.tell() > 0 and not path.read_bytes().endswith(b"\n"):
+        file.write("\n")
+    return file
 
 
 def _plain(value: Any) -> Any:

@@ -64,6 +64,11 @@ def test_overrides(words):
     check(words)
 
 
+@pytest.mark.parametrize("target", ["builtins.int", "os.system", "builtins.print", "torch.nn.Linear"])
+def test_learners_that_are_none(target):
+    check([f"learner._target_={target}"])
+
+
 @pytest.mark.slow
 @settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(WORDS, min_size=1, max_size=3))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from cl.errors import ConfigError, DataError
 from cl.streams import TaskStream
@@ -36,6 +37,14 @@ def small_mnist(root, folder="MNIST", stem="{split}-{kind}-idx{n}-ubyte", splits
         for kind, n, array in zip(("images", "labels"), (3, 1), arrays[split], strict=True):
             idx(root / folder / "raw" / stem.format(split=split, kind=kind, n=n), array)
     return arrays
+
+
+def test_digits_are_those_of_scikit_learn():
+    table = Digits(0.5).load(None, False)
+    x, y = (torch.cat([getattr(s, n) for s in (table.train, table.test)]) for n in ("x", "y"))
+    images, labels = load_digits(return_X_y=True)
+    ours = sorted([*row, c] for row, c in zip(x.flatten(1).tolist(), y.tolist(), strict=True))
+    assert ours == sorted([*map(int, row), int(c)] for row, c in zip(images, labels, strict=True))
 
 
 def test_digits_are_stratified_and_fixed():

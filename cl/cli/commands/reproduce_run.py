@@ -18,11 +18,10 @@ def main(argv: list[str]) -> int:
     folder: Path = parser.parse_args(argv).run
     if not (folder / "config.yaml").is_file() or not (folder / "results.npz").is_file():
         raise ConfigError(f"Expected `RUN` a folder with config.yaml and results.npz, got {str(folder)!r}")
-    import yaml
-
     from cl.run import run
+    from cl.settings import recorded
 
-    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config = recorded(folder)
     with tempfile.TemporaryDirectory() as place:
         again = run({**config, "resume": "never"}, Path(place) / folder.name)[0]
         lines = [*facts(folder, again.path), *numbers(folder, again.path)]

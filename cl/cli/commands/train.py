@@ -16,9 +16,8 @@ options:
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from cl.errors import ConfigError, expect
+from cl.errors import expect
 
 
 def main(argv: list[str]) -> int:
@@ -66,18 +65,14 @@ def report(ended: Sequence[tuple[Path, str, str]]) -> int:
 
 
 def _resume(words: list[str]) -> int:
-    import yaml
-
     at = words.index("--resume")
     expect(len(words) == 2 and at == 0, "--resume", "RUN and nothing else; a run goes on as it was configured", words)
     path = Path(words[1])
-    file = path / "config.yaml"
-    if not file.is_file():
-        raise ConfigError(f"Expected `--resume` a run folder with a config.yaml, got {words[1]!r}")
-    config: dict[str, Any] = yaml.safe_load(file.read_text())
     from cl.run import run
+    from cl.settings import recorded
 
-    return report([(o.path, o.status, o.message) for o in run({**config, "resume": "auto"}, path)])
+    config = {**recorded(path), "resume": "auto"}
+    return report([(o.path, o.status, o.message) for o in run(config, path)])
 
 
 def _help() -> int:

@@ -1,9 +1,12 @@
 """The handwritten digits that come with scikit-learn: no download."""
 
+import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cl.errors import expect
 from cl.seeding import generator
@@ -23,11 +26,9 @@ class Digits(Source):
 
     def load(self, root: Path, download: bool) -> Table:
         """Return the data."""
-        from sklearn.datasets import load_digits
-
-        images, labels = load_digits(return_X_y=True)
-        x = torch.from_numpy(images.astype(np.uint8)).reshape(-1, 1, 8, 8)
-        y = torch.from_numpy(labels.astype(np.int64))
+        content = _content()
+        x = torch.from_numpy(content[:, :-1].astype(np.uint8)).reshape(-1, 1, 8, 8)
+        y = torch.from_numpy(content[:, -1].astype(np.int64))
         order = torch.randperm(len(y), generator=generator(0, "digits test"))
         test = torch.zeros(len(y), dtype=torch.bool)
         for c in range(10):
@@ -35,3 +36,16 @@ class Digits(Source):
             test[own[: round(self.test_fraction * len(own))]] = True
         names = tuple(str(c) for c in range(10))
         return Table(Samples(x[~test], y[~test]), Samples(x[test], y[test]), names, peak=16.0)
+
+
+def _content() -> NDArray[Any]:
+    """Return (1797, 65): the pixels and the digit, from scikit-learn's file; importing it takes longer than a run."""
+    found = importlib.util.find_spec("sklearn")
+    folders = [] if found is None else list(found.submodule_search_locations or [])
+    for file in (Path(folder) / "datasets" / "data" / "digits.csv.gz" for folder in folders):
+        if file.is_file():
+            return np.loadtxt(file, delimiter=",")
+    from sklearn.datasets import load_digits  # a version that keeps it elsewhere
+
+    images, labels = load_digits(return_X_y=True)
+    return np.column_stack([images, labels])

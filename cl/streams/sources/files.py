@@ -84,7 +84,7 @@ class ImageFiles:
         try:
             with Image.open(io.BytesIO(self.raw(i))) as opened:
                 image = opened.convert("L" if self.channels == 1 else "RGB")
-        except (OSError, zipfile.BadZipFile, ValueError) as error:
+        except (OSError, zipfile.BadZipFile, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise DataError(f"Expected an image in {where}, got {error}") from error
         if self.size is not None and image.size != (self.size, self.size):
             image = ImageOps.fit(image, (self.size, self.size), Image.Resampling.BILINEAR)
