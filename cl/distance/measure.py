@@ -36,7 +36,7 @@ class Distance(Measure):
 
     Always: gradients against distance and drift of the state. Where the stream can ask at a chosen distance: recall
     against distance and its half-life. Of LSTM and GRU: retention times implied by their gates. Of attention: its mass
-    against distance. Of external memories: how long ago what is read was written.
+    against distance. Of external memories: how long ago what is read was written, and where the heads stand.
 
     Args:
         samples: test samples (of each task and distance for recall), > 0.
@@ -49,7 +49,7 @@ class Distance(Measure):
     )
 
     def __init__(
-        self, samples: int = 200, probes: int = 20, distances: Sequence[int] = (1, 2, 5, 10, 20, 50, 100)
+        self, samples: int = 200, probes: int = 20, distances: Sequence[int] = (1, 2, 5, 10, 20, 30, 50, 100)
     ) -> None:
         super().__init__(samples)
         expect(probes > 0, "measures.distance.probes", "> 0", probes)
@@ -66,7 +66,10 @@ class Distance(Measure):
         """
         if not isinstance(strategy.learner, SequenceLearner):
             name = type(strategy.learner).__name__
-            raise ConfigError(f"Expected `learner` that reads sequences (gru, transformer, ...), got {name}")
+            raise ConfigError(
+                f"Expected `learner` that reads sequences (gru, transformer, ...), got {name}; or leave `distance` out "
+                "of `measures`"
+            )
         self.state = {"then": []}
         self._look(0, strategy, strategy.learner, stream)
 
@@ -99,6 +102,8 @@ class Distance(Measure):
         if isinstance(learner, MemoryLearner):
             where = addresses.addresses(learner, x)
             self._add("lag", addresses.lag_of_reading(where["read"], where["write"]).nanmean(0))
+            for name in ("read", "write"):  # of one sample: an average over samples would be a blur
+                self._add(name, where[name][0].sum(1).clamp_max(1).T)
         if isinstance(stream, Distances):
             self._recall(strategy, stream, stream)
 
@@ -141,6 +146,8 @@ class Distance(Measure):
             "retention": ("layer", "unit"),
             "attention": ("layer", "head", "steps back"),
             "lag": ("step",),
+            "read": ("slot", "step"),
+            "write": ("slot", "step"),
             "drift": ("task", "step"),
         }
         found = {}
@@ -150,7 +157,8 @@ class Distance(Measure):
             title, meaning, better, source, unit = _FACTS[name]
             first = "task trained" if name == "drift" else "after task"
             names = asked if name == "recall" else bounds if name == "half_life" else {}
-            found[title] = Quantity(self._table(name), (first, *axes), meaning, better, source, unit, names)
+            told = name not in ("read", "write")
+            found[title] = Quantity(self._table(name), (first, *axes), meaning, better, source, unit, names, told)
         return found
 
 
@@ -207,6 +215,20 @@ _FACTS = {
         "",
         "overlap of read and write addresses",
         "steps",
+    ),
+    "read": (
+        "read_addresses",
+        "Where the read heads stand at every step of one test sample.",
+        "",
+        "sum over heads; Graves, Wayne, Danihelka 2014, figure 6",
+        "fraction",
+    ),
+    "write": (
+        "write_addresses",
+        "Where the write heads stand at every step of one test sample.",
+        "",
+        "sum over heads; Graves, Wayne, Danihelka 2014, figure 6",
+        "fraction",
     ),
     "drift": (
         "state_drift",

@@ -5,16 +5,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cl.report.figure import Figure, Panel, Series, Table
+from cl.report.figure import Figure, HeatMap, Panel, Series, Table
 from cl.report.member import Member
 from cl.statistics.intervals import interval
 
 Array = NDArray[np.float64]
 
 
-def items(members: Sequence[Member]) -> list[Figure | Table | None]:
+def items(members: Sequence[Member]) -> list[Figure | HeatMap | Table | None]:
     """Return what can be shown of the runs that took the measure."""
-    makers = (recall, half_lives, gradients, attention, gates, drift)
+    makers = (recall, half_lives, gradients, attention, gates, addresses, drift)
     return [make(members) for make in makers]
 
 
@@ -153,6 +153,32 @@ def gates(members: Sequence[Member]) -> Figure | None:
         (Panel("", tuple(series)),),
         log="y",
         wide=False,
+    )
+
+
+def addresses(members: Sequence[Member]) -> HeatMap | None:
+    """Where the heads of external memories stand over time, on one sample of the first seed, at the end of the run."""
+    shown = _having(members, "write_addresses")
+    if not shown:
+        return None
+    names = ("write_addresses", "read_addresses")
+    shape = shown[0].seen[names[0]][1].shape[2:]
+    found = [(m, name, m.seen[name][1][0, -1]) for m in shown for name in names]
+    found = [entry for entry in found if entry[2].shape == shape]
+    nothing = np.full(shape, np.nan)
+    return HeatMap(
+        "addresses",
+        "Use of the external memory",
+        "Where the heads stand at every step of one test sample of the last task, at the end of the run, first seed. A "
+        "bright cell is a head on that slot at that step. What is read where it was written, later, was remembered.",
+        tuple(f"{m.label}: {name.split('_')[0]}" for m, name, _ in found),
+        tuple(m.style for m, _, _ in found),
+        tuple(values for _, _, values in found),
+        (nothing,) * len(found),
+        rows="slot",
+        columns="step",
+        value="address",
+        first_row=1,
     )
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cl.groups import Group, final
 from cl.metrics.base import discover, per_replica
-from cl.report import asked, failures, samples
+from cl.report import asked, failures, picture, samples
 from cl.report.content import Block, headline
 from cl.report.figure import Figure, HeatMap, Table
 from cl.report.markup import scroll, table
@@ -20,7 +20,7 @@ from cl.runs import Run
 from cl.statistics.intervals import interval
 
 Array = NDArray[np.float64]
-LARGEST_MATRIX = 20  # tasks; larger matrices are pictures only
+LARGEST_MATRIX = 20  # tasks; larger matrices are pictures without numbers
 
 
 def render(blocks: Sequence[Block], groups: Sequence[Group], runs: Sequence[Run], made: str, title: str) -> str:
@@ -119,11 +119,14 @@ def _table(item: Table, ident: str) -> str:
 
 
 def _matrices(heat: HeatMap, ident: str) -> str:
-    """Return the matrices as tables whose cells are coloured, which every reader and printer can show."""
+    """Return the matrices as tables of coloured cells, which everybody can read and print; large ones as pictures."""
     rows, k = heat.means[0].shape
-    if k > LARGEST_MATRIX:
-        return f'<p class="note">{escape(heat.title)}, {k} tasks: see <code>figures/{heat.name}.png</code>.</p>'
     tables = []
+    if max(rows - 1, k) > LARGEST_MATRIX:
+        for label, style, mean in zip(heat.labels, heat.styles, heat.means, strict=True):
+            drawn = picture.heat(mean, heat.low, heat.high, f"{heat.title}: {label}")
+            tables.append(f'<div class="matrix" data-s="{style}"><p>{swatch(style)} {escape(label)}</p>{drawn}</div>')
+        return _heat(heat, ident, tables)
     corner = f'<th scope="col"><span class="sr">{escape(heat.rows)}</span></th>'
     head = corner + "".join(f'<th scope="col">{j + 1}</th>' for j in range(k))
     for label, style, mean, spread in zip(heat.labels, heat.styles, heat.means, heat.spreads, strict=True):
@@ -136,6 +139,10 @@ def _matrices(heat: HeatMap, ident: str) -> str:
             f'<div class="matrix" data-s="{style}"><table><caption>{swatch(style)} {escape(label)}</caption>'
             f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
         )
+    return _heat(heat, ident, tables)
+
+
+def _heat(heat: HeatMap, ident: str, tables: Sequence[str]) -> str:
     return (
         f'<figure class="chart" id="{ident}"><h3>{escape(heat.title)}</h3>{_ramp(heat)}<div class="matrices">'
         f"{''.join(tables)}</div><figcaption>{escape(heat.reading)} Files: "
@@ -154,7 +161,7 @@ def _cell(heat: HeatMap, mean: float, half: float, outlined: bool) -> str:
     if not np.isfinite(mean):
         return "<td></td>"
     sure = f' title="{mean:.3f} ± {half:.3f}"' if np.isfinite(half) else ""
-    level = int(np.clip(round((mean - heat.low) / (heat.high - heat.low) * 20), 0, 20))
+    level = picture.level(mean, heat.low, heat.high)
     text = f"{mean:.2f}".replace("0.", ".", 1) if abs(mean) < 0.995 else f"{mean:.{0 if heat.high == 1 else 2}f}"
     return f'<td class="h{level}{" now" if outlined else ""}"{sure}>{text}</td>'
 

@@ -1,6 +1,5 @@
 """What the tasks look like: a few training samples of each as pictures, with their labels."""
 
-import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cl.files import atomic_path
+from cl.report.picture import png
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -137,6 +137,4 @@ def _picture(pixels: Pixels, label: str) -> str:
         image = image.convert("L")
     file = io.BytesIO()
     image.save(file, "PNG", optimize=True)
-    source = base64.b64encode(file.getvalue()).decode()
-    name = escape(label, quote=True)
-    return f'<span><img src="data:image/png;base64,{source}" alt="sample of {name}" loading="lazy"><i>{name}</i></span>'
+    return f"<span>{png(file.getvalue(), f'sample of {label}')}<i>{escape(label)}</i></span>"

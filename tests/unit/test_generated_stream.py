@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from cl.cli.compose import compose
 from cl.errors import ConfigError
 from cl.seeding import step_keys
 from cl.streams.data import TrainingData
@@ -91,3 +92,15 @@ def test_small_storage():
 def test_what_does_not_go_together(fields, text):
     with pytest.raises(ConfigError, match=text):
         GeneratedStream(**fields)
+
+
+def test_recall_brings_what_it_needs_and_the_command_line_wins():
+    config = compose(["stream=recall_distance"])
+    assert config["choices"]["learner"] == "gru"
+    assert "distance" in config["measures"]
+    assert (config["training"]["epochs"], config["optimizer"]["lr"]) == (4, 0.003)
+    words = ["learner=ntm", "measures=none", "training.epochs=1", "optimizer.lr=0.1"]
+    config = compose(["stream=recall_distance", *words])
+    assert config["choices"]["learner"] == "ntm"
+    assert config["measures"] == {}
+    assert (config["training"]["epochs"], config["optimizer"]["lr"]) == (1, 0.1)

@@ -1,12 +1,15 @@
 """Memory over distance on the page, and labels of runs that differ in their learner."""
 
+import base64
+import io
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from cl import groups, runs
 from cl.measures.base import Quantity
-from cl.report import content, distance
+from cl.report import content, distance, picture
 from tests.fake_runs import write
 
 GRU = {"_target_": "cl.learners.recurrent.GRU", "hidden": 8, "layers": 1}
@@ -29,6 +32,8 @@ def seen(seed: int, fall: float) -> dict[str, Quantity]:
         "retention_time": Quantity(
             np.tile(np.array([[3.0, 1.0, 2.0]]), (4, 1, 1)), ("after task", "layer", "unit"), "", "", "", "steps"
         ),
+        "read_addresses": Quantity(np.tile(np.eye(30, 5) * 0.5, (4, 1, 1)), ("after task", "slot", "step"), "", "", ""),
+        "write_addresses": Quantity(np.tile(np.eye(30, 5), (4, 1, 1)), ("after task", "slot", "step"), "", "", ""),
         "state_drift": Quantity(drift, ("task trained", "task", "step"), "", "lower", ""),
     }
 
@@ -61,6 +66,9 @@ def test_figures_and_table(tmp_path: Path) -> None:
     assert len(items["attention_by_distance"].panels) == 2
     np.testing.assert_allclose(items["state_drift"].panels[0].series[0].y, 0.5)
     assert items["gradient_by_distance"].log == "y"
+    heads = items["addresses"]
+    assert [label.rpartition(": ")[2] for label in heads.labels] == ["write", "read"] * 2
+    np.testing.assert_allclose(heads.means[1], np.eye(30, 5) * 0.5)
     table = items["recall_half_life"]
     assert table.rows[0][1:] == ("9.0 [7.0, > 40]",) * 3
 
@@ -68,7 +76,7 @@ def test_figures_and_table(tmp_path: Path) -> None:
 def test_nothing_without_the_measure(tmp_path: Path) -> None:
     write(tmp_path, "naive", 0)
     (block,) = content.blocks(found(tmp_path))
-    assert distance.items(block.members) == [None] * 6
+    assert distance.items(block.members) == [None] * 7
 
 
 def test_learners_are_told_apart_by_their_names(tmp_path: Path) -> None:
@@ -82,3 +90,16 @@ def test_learners_are_told_apart_by_their_names(tmp_path: Path) -> None:
         "naive (hidden=8, learner=gru)",
         "naive (learner=transformer)",
     ]
+
+
+def test_large_matrices_are_pictures_in_the_colours_of_the_cells() -> None:
+    text = picture.heat(np.array([[0.0, 1.0, np.nan], [0.5, 0.0, 1.0]]), 0.0, 1.0, 'a "b"')
+    assert 'alt="a &quot;b&quot;"' in text
+    data = base64.b64decode(text.partition("base64,")[2].partition('"')[0])
+    image = Image.open(io.BytesIO(data)).convert("RGBA")
+    assert image.size == (3, 2)
+    pixels = {at: image.getpixel(at) for at in ((0, 0), (1, 0), (2, 0), (0, 1))}
+    assert pixels[0, 0] == (0x00, 0x20, 0x4D, 255)
+    assert pixels[1, 0] == (0xFF, 0xE9, 0x45, 255)
+    assert pixels[2, 0][3] == 0  # nothing there
+    assert pixels[0, 1] == (0x7A, 0x7C, 0x75, 255)
