@@ -1,0 +1,1 @@
+"""The launcher of sweeps on the cores of one machine."""
