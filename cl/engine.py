@@ -6,6 +6,7 @@ state is the strategy, the optimiser, the position and what was measured.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cl.batch import Batch
+from cl.costs import Passes, StepPasses, counted
 from cl.errors import TrainingError
 from cl.evaluator import EvaluationOptions, Evaluator
 from cl.measures.base import Measure
@@ -84,7 +86,8 @@ class Engine:
         self.task_steps: list[int] = []
         self.train_losses: list[Tensor] = []
         self.seconds = {"train": 0.0, "evaluate": 0.0, "consolidate": 0.0, "measure": 0.0}
-        self.samples = 0
+        self.samples = self.parameters_trained = 0
+        self.passes = Passes()
         self._loaded: dict[str, Any] | None = None
         self.block = 0  # first step of the present block
         self.begun = self.stopped = False  # of the present task: prepared; ended early
@@ -137,12 +140,17 @@ class Engine:
             if state is not None:  # begin_task may look at what earlier tasks left
                 strategy.load_state(state["strategy"])
             strategy.enter(k)
-            strategy.begin_task(task)
+            with counted(strategy) as passes:
+                strategy.begin_task(task)
+            self.passes.add(passes)
         if state is not None:
             strategy.load_state(state["strategy"])
         view = TrainingView(self.stream, k, strategy.sees, type(strategy).__name__)
         self.data = strategy.training_data(view, k)
+        self.step_passes = StepPasses(every=strategy.vectorizable is not True)
         self.update.refresh(strategy, reset=k > 0 and self.options.optimizer_state == "reset" and not self.online)
+        trained = sum(p.numel() for p in self.update.parameters.values())
+        self.parameters_trained = max(self.parameters_trained, trained)
         optimizer = self.update.optimizer
         self.scheduler = self.make_scheduler(optimizer) if self.make_scheduler and optimizer else None
         self.stopping = EarlyStopping(self.options.patience, task, strategy)
@@ -155,6 +163,7 @@ class Engine:
             self.losses[: self.step] = state["losses"].to(self.device)
             self.online_scores[: self.step] = state["online_scores"].to(self.device)
             self.stopping.best, self.stopping.waited = state["stopping"]
+            self.passes = Passes(*state["passes"])  # `begin_task` was counted before
             if self.scheduler is not None:
                 self.scheduler.load_state_dict(state["scheduler"])
         self.block, self.begun = self.step, True
@@ -173,7 +182,9 @@ class Engine:
         for batch in self.batches():
             if self.watches:
                 self.online_scores[self.step] = self.evaluator.before_learning(self.strategy, batch, self.task)
-            self.losses[self.step] = self.strategy.step(batch, self.update)
+            take = partial(self.strategy.step, batch, self.update)
+            self.losses[self.step], passes = self.step_passes.take(self.strategy, len(batch.y), take)
+            self.passes.add(passes)
             if self.scheduler is not None:
                 self.scheduler.step()
             if self.advance(len(batch.y)):
@@ -233,7 +244,9 @@ class Engine:
         self.online_accuracy.append(self.online_scores[: self.step].cpu())
         if not self.online:
             self.strategy.eval()
-            self.strategy.end_task(self.stream[self.task])
+            with counted(self.strategy) as passes:
+                self.strategy.end_task(self.stream[self.task])
+            self.passes.add(passes)
             self.strategy.train()
         self.seconds["consolidate"] += time.perf_counter() - started
 
@@ -284,6 +297,8 @@ class Engine:
         k = len(self.stream)
         costs: dict[str, Any] = {f"seconds_{phase}": seconds for phase, seconds in self.seconds.items()}
         costs |= {"samples": self.samples, "steps": sum(self.task_steps)}
+        costs |= {"passes_forward": self.passes.forward, "passes_backward": self.passes.backward}
+        costs["parameters_trained"] = self.parameters_trained
         costs |= {f"bytes_{kind}": size for kind, size in self.strategy.stored_bytes().items()}
         return Results(
             accuracy=self.accuracy[None].copy(),
@@ -322,6 +337,8 @@ class Engine:
             "online_accuracy": [t.clone() for t in self.online_accuracy],
             "seconds": dict(self.seconds),
             "samples": self.samples,
+            "passes": [self.passes.forward, self.passes.backward],
+            "parameters_trained": self.parameters_trained,
             "measures": [measure.state_dict() for measure in self.measures],
         }
 
@@ -337,6 +354,7 @@ class Engine:
         self.task_steps, self.train_losses = list(state["task_steps"]), list(state["train_losses"])
         self.online_accuracy = list(state["online_accuracy"])
         self.seconds, self.samples = dict(state["seconds"]), int(state["samples"])
+        self.passes, self.parameters_trained = Passes(*state["passes"]), int(state["parameters_trained"])
         for measure, saved in zip(self.measures, state["measures"], strict=True):
             measure.load_state_dict(saved)
         self.stopped, between = bool(state["stopped"]), not state["begun"]

@@ -31,7 +31,9 @@ class Results:
         task_steps: (K,) steps trained on each task.
         train_loss: (S, total steps) loss of every training batch.
         online_accuracy: (S, total steps) accuracy on every training batch before it was learned, or (S, 0).
-        costs: name -> number (seconds by phase, samples seen, bytes stored, ...), see `cl.costs`.
+        costs: name -> number: ``seconds_PHASE``, ``samples`` and ``steps`` trained on, ``passes_forward`` and
+            ``passes_backward``, ``parameters_trained``, ``bytes_KIND`` stored beyond the learner, peak memory in bytes;
+            see `cl.costs`.
         measures: name -> what a measure that needs the network saw: its array ``values`` and what the axes mean, see
             `cl.measures.base.Quantity`; saved as the array ``measures/NAME`` and the facts apart.
     """

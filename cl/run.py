@@ -15,6 +15,7 @@ import torch
 from cl import checkpoint
 from cl.assembly import build_engine, build_strategy, build_stream
 from cl.build import Config, construct
+from cl.costs import peak_memory, watch_memory
 from cl.device import find, guarantees
 from cl.distributed import World, check, join, launched, updater
 from cl.engine import Engine
@@ -84,6 +85,7 @@ def run_together(configs: Sequence[Config], path: Path | None = None) -> list[Ou
         expect(len(configs) == 1, "replicas", "1 under torchrun, which spreads one run over processes", len(configs))
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if device.type == "cuda" else device
         world = join(device.type)
+    watch_memory(device)
     with guarantees(device, settings.threads, settings.deterministic), listening() as request:
         replicas = [Replica(c, device, request, path, world) for c in configs]
         try:
@@ -313,6 +315,7 @@ class Replica:
         results = self.engine.results()
         # Replicas trained as one program differ from each alone by the rounding of sums.
         results.costs["replicas_together"] = self.request.expected
+        results.costs |= peak_memory(self.device)
         self.outcome = Outcome(self.path, status, message, results)
         if self.folder is None:
             return

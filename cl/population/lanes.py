@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from cl.batch import Batch
+from cl.costs import StepPasses
 from cl.engine import Engine
 from cl.errors import TrainingError
 from cl.population.batches import feed, sizes
@@ -28,6 +30,7 @@ class Lanes:
 
     def __init__(self, engines: Sequence[Engine]) -> None:
         self.engines = sorted(engines, key=lambda e: -e.schedule.n)
+        self.step_passes = StepPasses(every=False)
         self.failed: list[tuple[Engine, TrainingError]] = []
         first = self.engines[0]
         self.clip_norm, self.autocast, self.device = first.update.clip_norm, first.update.autocast, first.device
@@ -63,10 +66,14 @@ class Lanes:
             ended: list[int] = []
             for lanes in ready:
                 batch = self.feed.batch(lanes)
-                self._record(lanes, self._program(lanes, batch, self.optimisers))
+                take = partial(self._program, lanes, batch, self.optimisers)
+                replicas, size = batch.y.shape[:2]
+                losses, passes = self.step_passes.take(self.stack.module, size, take, replicas)
+                self._record(lanes, losses)
                 self.feed.taken(lanes)
                 for i, engine in enumerate(self.engines[lanes], lanes.start):
-                    if engine.advance(batch.y.shape[1]):
+                    engine.passes.add(passes)
+                    if engine.advance(size):
                         ended.append(i)
             if ended:
                 self._end_block(sorted(ended))

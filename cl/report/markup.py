@@ -33,9 +33,11 @@ def folded(summary: str, content: str) -> str:
 def text(value: object) -> str:
     """Return a plain value as short text.
 
-    >>> text(0.1), text(None), text([1, 2])
-    ('0.1', '-', '[1, 2]')
+    >>> text(0.1), text(None), text([1, 2]), text(1234500.0)
+    ('0.1', '-', '[1, 2]', '1,234,500')
     """
     if value is None:
         return "-"
+    if isinstance(value, float) and abs(value) >= 1e5 and value.is_integer():
+        return f"{value:,.0f}"
     return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -14,7 +14,9 @@ Array = NDArray[np.float64]
 
 
 def cost(group: Group, name: str) -> Array:
-    """Return a cost of every run (S,); ``bytes_stored`` is the sum of the bytes of all kinds."""
+    """Return a cost of every run (S,); ``bytes_stored`` sums the bytes of all kinds, ``passes`` both directions."""
+    if name == "passes":
+        return np.asarray(group.cost("passes_forward") + group.cost("passes_backward"))
     if name != "bytes_stored":
         return group.cost(name)
     kinds = {c for r in group.results() for c in r.costs if c.startswith("bytes_")}
@@ -26,6 +28,7 @@ def items(members: Sequence[Member]) -> list[Figure | Table | None]:
     """Return the Pareto figures and the cost account."""
     return [
         pareto(members, "seconds_train", "Accuracy against training time", "seconds of training"),
+        pareto(members, "passes", "Accuracy against computation", "passes of samples, forward and backward"),
         pareto(members, "bytes_stored", "Accuracy against memory", "bytes stored beyond the network"),
         account(members),
     ]
@@ -68,14 +71,18 @@ def account(members: Sequence[Member]) -> Table | None:
     names = list(dict.fromkeys(n for r in results for n, c in r.costs.items() if isinstance(c, int | float)))
     if not names:
         return None
-    rows = []
-    for m in members:
-        means = [float(interval(m.group.cost(n)).mean) for n in names]
-        rows.append((m.label, *(None if np.isnan(v) else float(f"{v:.4g}") for v in means)))
+    found = [[float(interval(m.group.cost(n)).mean) for m in members] for n in names]
+    rows = [
+        (n.replace("_", " "), *(None if np.isnan(v) else float(f"{v:.4g}") for v in values))
+        for n, values in zip(names, found, strict=True)
+    ]
     return Table(
         "costs",
         "Costs of a run",
-        "Mean over seeds. Seconds by phase, bytes that a strategy keeps beyond the network by kind.",
-        ("strategy", *(n.replace("_", " ") for n in names)),
+        "Mean over seeds. Seconds by phase. Passes: samples through the networks of the strategy (learner, teacher, "
+        "generator) in training and consolidation, not in evaluation. Parameters trained: in the task with most of "
+        "them. Bytes that a strategy keeps beyond the network, by kind. Peak: the largest memory of the process and, "
+        "on a GPU, of its tensors; with several replicas together, of all of them.",
+        ("cost", *(m.label for m in members)),
         tuple(rows),
     )

@@ -57,6 +57,17 @@ def test_forms(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Paired differences of average accuracy" in shown
 
 
+def test_costs_are_shown_when_asked_for(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compare.main([str(sweep)])
+    assert "Costs of a run" not in capsys.readouterr().out
+    compare.main([str(sweep), "--costs"])
+    shown = capsys.readouterr().out
+    assert "Costs of a run" in shown
+    assert "38,400" in next(line for line in shown.splitlines() if "samples" in line)  # 12800 in each of 3 tasks
+    rows = table(capsys, str(sweep), "--costs", "--csv")
+    assert {r["mean"] for r in rows if r["label"] == "ewc" and r["metric"] == "cost.bytes_memory"} == {"3000.0"}
+
+
 def test_unknown_names_are_errors(sweep: Path) -> None:
     with pytest.raises(ConfigError, match=r"Expected `metric` in .*'forgetting'.* got 'forgeting'"):
         compare.main([str(sweep), "--metric", "forgeting"])

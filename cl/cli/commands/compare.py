@@ -6,6 +6,7 @@ Examples::
     lethe compare runs/a runs/b --by strategy,learner.hidden --metric average_accuracy,forgetting
     lethe compare runs/split_digits --markdown > table.md
     lethe compare runs/split_digits --runs --csv > every_run.csv
+    lethe compare runs/split_digits --costs
 """
 
 import argparse
@@ -29,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("folders", nargs="+", type=Path, metavar="SWEEP", help="run folders, or folders that hold some")
     made.add_argument("--by", metavar="KEYS", help="settings that make a row, e.g. strategy,stream or learner.hidden")
     made.add_argument("--metric", metavar="NAMES", help="metrics or cost.NAME, separated by commas, or all")
+    made.add_argument("--costs", action="store_true", help="also passes, parameters, bytes, peak memory and seconds")
     made.add_argument("--interval", choices=METHODS, default="t", help="kind of interval (default: t)")
     made.add_argument("--level", type=float, default=0.95, help="coverage of the interval (default: 0.95)")
     made.add_argument("--runs", action="store_true", help="one row for each run and metric instead of means")
@@ -49,20 +51,25 @@ def main(argv: list[str]) -> int:
         raise ConfigError("Expected `runs` with results, got only runs that failed or have not begun")
     table = comparison.tidy(groups)
     metrics = _metrics(options.metric, table, comparison.default_metrics(table))
+    costs = [name for name in dict.fromkeys(table["metric"]) if name.startswith("cost.")] if options.costs else []
     streams = len({g.stream for g in groups})
     by = options.by.split(",") if options.by else ["stream", "label"] if streams > 1 else ["label"]
     table = _with_columns(table, comparison.columns(groups, by), by)
     if options.runs:
-        shown = table[table["metric"].isin(metrics)]
+        shown = table[table["metric"].isin([*metrics, *costs])]
         print(_text(shown, options), end="")
         return 0
-    means = comparison.summary(table, metrics, options.interval, options.level, by)
+    people = not (options.csv or options.latex or options.markdown)
+    asked = metrics if people else [*metrics, *(c for c in costs if c not in metrics)]
+    means = comparison.summary(table, asked, options.interval, options.level, by)
     if options.csv:
         means.to_csv(sys.stdout, index=False)
-    elif options.latex or options.markdown:
+    elif not people:
         print(_text(_wide(means, by, math=options.latex), options), end="")
     else:
         _show(means, by, comparison.pairs(table, metrics[0], by), metrics[0], groups, options)
+        if costs:
+            _show_costs(comparison.summary(table, costs, by=by), by)
     return 0
 
 
@@ -175,3 +182,22 @@ def _show(
         console.print(f"Unfinished, as far as they got: {', '.join(unfinished)}")
     if left_out:
         console.print(f"{left_out} run(s) left out (failed, unfinished or repeated); `lethe report` says which and why")
+
+
+def _show_costs(means: "pd.DataFrame", by: Sequence[str]) -> None:
+    """Print one row a cost and one column a value of `by`."""
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(title="Costs of a run, mean over runs", title_justify="left")
+    shown.add_column("cost")
+    names = [", ".join(map(str, key)) for key in means[list(by)].itertuples(index=False)]
+    columns = list(dict.fromkeys(names))
+    for name in columns:
+        shown.add_column(name, justify="right", overflow="fold")
+    values = dict(zip(zip(means["metric"], names, strict=True), means["mean"], strict=True))
+    for cost in dict.fromkeys(means["metric"]):
+        found = (values.get((cost, name), float("nan")) for name in columns)
+        cells = ("-" if v != v else f"{v:,.0f}" if abs(v) >= 100 else f"{v:.3g}" for v in found)
+        shown.add_row(cost.removeprefix("cost.").replace("_", " "), *cells)
+    Console().print(shown)
