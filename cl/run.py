@@ -321,6 +321,10 @@ class Replica:
             return
         try:
             results.save(self.path)
+            if "forgetting_events" in results.measures:
+                from cl.report.forgotten import write_forgotten
+
+                write_forgotten(self.engine.stream, results, self.path)
             self.folder.status(status, message)
             if status == "complete":
                 (self.path / checkpoint.PREVIOUS).unlink(missing_ok=True)

@@ -16,7 +16,8 @@ class ForgettingEvents(Measure):
     """Forgetting events of single training examples (Toneva et al. 2019), counted between tasks.
 
     An example that is right after one task and wrong after the next has had an event. ``example_index`` gives the row
-    of the data set for each entry, so that the examples can be looked at.
+    of the data set for each entry and ``example_label`` its class, so that the examples can be looked at; the report
+    shows those that are forgotten most.
 
     Args:
         samples: training samples of each task, > 0 or None for all.
@@ -29,13 +30,15 @@ class ForgettingEvents(Measure):
 
     def start(self, strategy: Strategy, stream: Stream) -> None:
         """Begin with nothing."""
-        self.state = {"right": [], "index": [], "of_classes": stream.info.target == "class"}
+        self.state = {"right": [], "index": [], "label": [], "of_classes": stream.info.target == "class"}
 
     def after_task(self, k: int, strategy: Strategy, stream: Stream) -> None:
         """Note which examples of tasks 0 to k are predicted right."""
         if not self.state["of_classes"]:
             return
-        self.state["index"].append(self.train(stream, k).index.cpu())
+        own = self.train(stream, k)
+        self.state["index"].append(own.index.cpu())
+        self.state["label"].append(own.labels.cpu())
         self.state["right"].append([self._right(strategy, stream, j) for j in range(k + 1)])
 
     def _right(self, strategy: Strategy, stream: Stream, j: int) -> Tensor:
@@ -79,6 +82,15 @@ class ForgettingEvents(Measure):
                 "",
                 "the stream",
                 "row",
+                summary=False,
+            ),
+            "example_label": Quantity(
+                table([i.double().numpy() for i in self.state["label"]]),
+                axes,
+                "The class of each example.",
+                "",
+                "the stream",
+                "class",
                 summary=False,
             ),
         }

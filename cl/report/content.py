@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 from cl.groups import Group, measures
 from cl.metrics.base import last_row
-from cl.report import curves, distance, language, network, price
-from cl.report.figure import Figure, HeatMap, Table
+from cl.report import curves, distance, forgotten, language, network, price, ranks
+from cl.report.figure import Figure, HeatMap, Ranks, Table
 from cl.report.member import Member
 
 Array = NDArray[np.float64]
-Item = Figure | HeatMap | Table
+Item = Figure | HeatMap | Table | Ranks
 STRATEGIES = 24  # strategies drawn; the table of measures has all
 
 
@@ -54,12 +54,24 @@ def _block(stream: str, groups: Sequence[Group], labels: list[str]) -> Block:
         curves.switches(shown),
         curves.drops(shown),
         curves.differences(shown),
+        ranks.of_members(shown),
         *curves.retention(shown),
+        forgotten.histogram(shown),
         *network.items(shown),
         *distance.items(shown),
         *price.items(shown),
     ]
     return Block(stream, tuple(members), tuple(item for item in items if item is not None))
+
+
+def overall(blocks: Sequence[Block]) -> Ranks | None:
+    """Return the ranks over all streams together; None for one stream, or where too few strategies share them."""
+    if len(blocks) < 2:
+        return None
+    everywhere = set.intersection(*({m.group.label for m in b.members} for b in blocks))
+    return ranks.of_members(
+        [m for b in blocks for m in b.members if m.group.label in everywhere], " over all streams"
+    )
 
 
 def headline(block: Block) -> str:

@@ -161,6 +161,31 @@ class Table:
     rows: tuple[tuple[object, ...], ...]
 
 
+@dataclass(frozen=True)
+class Ranks:
+    """Average ranks of k strategies, the best first.
+
+    Attributes:
+        name: stem of its files.
+        title: what it shows.
+        reading: how to read it.
+        labels: the strategies.
+        styles: their places in the palette.
+        ranks: (k,), 1 is best.
+        critical: difference of ranks that two strategies must have to differ.
+        groups: (from rank, to rank) of strategies that do not differ.
+    """
+
+    name: str
+    title: str
+    reading: str
+    labels: tuple[str, ...]
+    styles: tuple[int, ...]
+    ranks: Array
+    critical: float
+    groups: tuple[tuple[float, float], ...]
+
+
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Return round numbers in [low, high], about `about` of them.
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from cl.groups import Group, final
 from cl.metrics.base import discover, per_replica
-from cl.report import asked, failures, picture, samples
-from cl.report.content import Block, headline
-from cl.report.figure import Figure, HeatMap, Table
+from cl.report import asked, failures, forgotten, picture, ranks, samples
+from cl.report.content import Block, headline, overall
+from cl.report.figure import Figure, HeatMap, Ranks, Table
 from cl.report.markup import scroll, table
 from cl.report.member import Member
 from cl.report.svg import draw, swatch
@@ -37,6 +37,9 @@ def render(blocks: Sequence[Block], groups: Sequence[Group], runs: Sequence[Run]
     style = (here / "page.css").read_text(encoding="utf-8")
     script = (here / "page.js").read_text(encoding="utf-8")
     sections = "".join(_block(b, i) for i, b in enumerate(blocks))
+    together = overall(blocks)
+    if together is not None:
+        sections = f'<section class="stream"><h2>All streams</h2>{_ranks(together, "all-ranks")}</section>{sections}'
     nothing = "" if blocks else '<p class="note">No run has results yet.</p>'
     body = (
         f'<a class="skip" href="#main">Skip to the results</a><header><h1>{escape(title)}</h1>'
@@ -92,8 +95,11 @@ def _block(block: Block, number: int) -> str:
             parts.append(_figure(item, ident))
         elif isinstance(item, HeatMap):
             parts.append(_matrices(item, ident))
+        elif isinstance(item, Ranks):
+            parts.append(_ranks(item, ident))
         else:
             parts.append(_table(item, ident))
+    parts.append(forgotten.section(block.members))
     parts.append(_measures(block.members))
     parts.append(samples.section([run.folder for m in block.members for run in m.group.runs]))
     parts.append("</section>")
@@ -107,6 +113,14 @@ def _figure(figure: Figure, ident: str) -> str:
         f'<figure class="{kind}" id="{escape(ident)}"><h3>{escape(figure.title)}</h3>{draw(figure, ident + "-p")}'
         f"<figcaption>{escape(figure.reading + note)} Files: <code>figures/{escape(figure.name)}</code> .png .svg .csv"
         "</figcaption></figure>"
+    )
+
+
+def _ranks(item: Ranks, ident: str) -> str:
+    return (
+        f'<figure class="chart half" id="{escape(ident)}"><h3>{escape(item.title)}</h3>{ranks.draw(item)}'
+        f"<figcaption>{escape(item.reading)} Files: <code>figures/{item.name}</code> .png .svg .csv</figcaption>"
+        "</figure>"
     )
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cl.files import atomic_path
-from cl.report.content import Block
-from cl.report.figure import Figure, HeatMap, Panel
+from cl.report import ranks
+from cl.report.content import Block, overall
+from cl.report.figure import Figure, HeatMap, Panel, Ranks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,6 +38,9 @@ def write(blocks: Sequence[Block], folder: Path) -> list[Path]:
         "svg.fonttype": "none",  # text stays text, which an editor of figures can change
     }
     with matplotlib.rc_context(look):
+        together = overall(blocks)
+        if together is not None:
+            written += _save(ranks.picture(together), together.name, folder, ranks.rows(together))
         for block in blocks:
             place = folder if len(blocks) == 1 else folder / _stem(block.stream)
             place.mkdir(parents=True, exist_ok=True)
@@ -45,6 +49,8 @@ def write(blocks: Sequence[Block], folder: Path) -> list[Path]:
                     written += _save(_draw(item), item.name, place, _rows(item))
                 elif isinstance(item, HeatMap):
                     written += _save(draw_heat(item), item.name, place, _heat_rows(item))
+                elif isinstance(item, Ranks):
+                    written += _save(ranks.picture(item), item.name, place, ranks.rows(item))
                 else:
                     written.append(_csv(item.name, place, [list(item.heads), *map(list, item.rows)]))
     return written

@@ -51,7 +51,7 @@ def task_samples(stream: "Stream", per_task: int = PER_TASK, tasks: int = TASKS)
 
     if stream.info.target != "class":
         return None
-    pixels: list[Pixels] = []
+    images: list[Pixels] = []
     task: list[int] = []
     label: list[str] = []
     shown = np.linspace(0, len(stream) - 1, min(tasks, len(stream))).round().astype(int).tolist()
@@ -64,17 +64,17 @@ def task_samples(stream: "Stream", per_task: int = PER_TASK, tasks: int = TASKS)
         place = torch.stack([row[i] for i in range(each) for row in chosen if i < len(row)])[:per_task]
         place = place[labels[place].argsort(stable=True)]
         x = data.inputs(place.to(data.device)).cpu()
-        picture = _pixels(x) if x.is_floating_point() else None
-        if picture is None or (pixels and picture.shape[1:] != pixels[0].shape[1:]):
+        image = pixels(x) if x.is_floating_point() else None
+        if image is None or (images and image.shape[1:] != images[0].shape[1:]):
             return None
-        pixels.append(picture)
+        images.append(image)
         task += [k] * len(place)
         names = dict(zip(stream[k].classes, stream.class_names[k], strict=False))
         label += [str(names.get(int(c), int(c))) for c in labels[place]]
-    return Samples(np.concatenate(pixels), np.array(task, np.int64), np.array(label)) if pixels else None
+    return Samples(np.concatenate(images), np.array(task, np.int64), np.array(label)) if images else None
 
 
-def _pixels(x: "Tensor") -> Pixels | None:
+def pixels(x: "Tensor") -> Pixels | None:
     """Return (B, *input) as (B, H, W, 3) uint8, or None where it is no picture."""
     values = x.double().numpy()
     if values.ndim == 2:
@@ -102,10 +102,10 @@ def write_samples(stream: "Stream", folder: Path) -> None:
             np.savez_compressed(file, allow_pickle=False, **vars(found))
 
 
-def read_samples(folder: Path) -> Samples | None:
+def read_samples(path: Path) -> Samples | None:
     """Read what `write_samples` wrote; None where there is nothing to read."""
     try:
-        with np.load(folder / NAME, allow_pickle=False) as arrays:
+        with np.load(path, allow_pickle=False) as arrays:
             return Samples(arrays["pixels"], arrays["task"], arrays["label"])
     except (OSError, ValueError, KeyError):
         return None
@@ -113,13 +113,13 @@ def read_samples(folder: Path) -> Samples | None:
 
 def section(folders: Sequence[Path]) -> str:
     """Return the samples of the first of `folders` that has some, as HTML; "" where none has."""
-    found = next((s for s in map(read_samples, folders) if s is not None), None)
+    found = next((s for s in (read_samples(f / NAME) for f in folders) if s is not None), None)
     if found is None:
         return ""
     rows = ""
     for k in dict.fromkeys(found.task.tolist()):
         inside = found.task == k
-        pictures = "".join(_picture(p, str(n)) for p, n in zip(found.pixels[inside], found.label[inside], strict=True))
+        pictures = "".join(picture(p, str(n)) for p, n in zip(found.pixels[inside], found.label[inside], strict=True))
         rows += f'<div class="samples" data-task="{k}"><b>Task {k + 1}</b>{pictures}</div>'
     return (
         f'<figure class="chart"><h3>What the tasks look like</h3>{rows}<figcaption>Training samples as the network '
@@ -129,11 +129,12 @@ def section(folders: Sequence[Path]) -> str:
     )
 
 
-def _picture(pixels: Pixels, label: str) -> str:
+def picture(values: Pixels, label: str) -> str:
+    """Return one picture (H, W, 3) with its label under it as HTML."""
     from PIL import Image
 
-    image = Image.fromarray(pixels)
-    if (pixels[..., :1] == pixels).all():
+    image = Image.fromarray(values)
+    if (values[..., :1] == values).all():
         image = image.convert("L")
     file = io.BytesIO()
     image.save(file, "PNG", optimize=True)

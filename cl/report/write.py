@@ -7,7 +7,7 @@ from pathlib import Path
 from cl.comparison import tidy
 from cl.files import atomic_path
 from cl.groups import group
-from cl.report import content, page
+from cl.report import content, forgotten, page
 from cl.runs import find, load
 
 
@@ -41,4 +41,5 @@ def write_report(folders: Sequence[Path], out: Path, title: str = "", figures: b
         paper.write(blocks, out / "figures")
         with atomic_path(out / "figures" / "measures.csv") as path:
             tidy(groups).to_csv(path, index=False)
+        forgotten.write_csv(groups, out / "figures" / "forgotten_examples.csv")
     return out / "report.html"

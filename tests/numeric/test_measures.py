@@ -218,6 +218,7 @@ def test_events_agree_with_the_accuracy() -> None:
     np.testing.assert_array_equal(first[0] == 2, lost_at_once)
     index = values(results, "example_index")
     np.testing.assert_array_equal(index[1], running.stream[1].train.index)
+    np.testing.assert_array_equal(values(results, "example_label")[1], running.stream[1].train.labels)
 
 
 def test_dormant_units_and_rank() -> None:

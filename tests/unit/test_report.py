@@ -84,6 +84,23 @@ def test_files_of_every_figure(tmp_path: Path) -> None:
     np.testing.assert_allclose(float(rows[0]["accuracy"]), expected, rtol=1e-6)
 
 
+def test_ranks_of_three_strategies_on_one_stream_and_on_two(tmp_path: Path) -> None:
+    """Kept .9, .6 and .2: ranks 1, 2 and 3 on every seed, so no group of all three with four seeds."""
+    for scenario in ("class", "domain"):
+        for seed in range(4):
+            for strategy, kept in (("er", 0.9), ("ewc", 0.6), ("naive", 0.2)):
+                write(tmp_path, strategy, seed, kept=kept, scenario=scenario)
+    report.main([str(tmp_path)])
+    with (tmp_path / "figures" / "average_ranks.csv").open() as file:  # over both streams: 8 pairs
+        rows = list(csv.DictReader(file))
+    assert [(r["strategy"], float(r["average rank"])) for r in rows] == [("er", 1), ("ewc", 2), ("naive", 3)]
+    np.testing.assert_allclose(float(rows[0]["critical difference"]), 2.3437 * np.sqrt(3 * 4 / (6 * 8)), atol=1e-3)
+    assert [(r["group 1"], r["group 2"]) for r in rows] == [("1", "0"), ("1", "1"), ("0", "1")]
+    page = read(tmp_path / "report.html")
+    assert sum(attrs.get("class") == "ranks" for _, attrs in page.tags) == 3
+    assert {p.suffix for p in tmp_path.glob("figures/*/average_ranks.*")} == {".png", ".svg", ".csv"}
+
+
 @pytest.mark.parametrize("k", [1, 2, 25])
 def test_any_number_of_tasks_and_one_run(tmp_path: Path, k: int) -> None:
     write(tmp_path, "naive", 0, k=k)

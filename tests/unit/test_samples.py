@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cl.report.samples import read_samples, section, task_samples, write_samples
+from cl.report.samples import NAME, read_samples, section, task_samples, write_samples
 from cl.streams.base import Task
 from cl.streams.data import Data
 from cl.testing import TinyStream
@@ -27,7 +27,7 @@ class Changed(TinyStream):
 def test_pictures_are_the_inputs_of_the_network(tmp_path: Path) -> None:
     stream = TinyStream("class")
     write_samples(stream, tmp_path)
-    found = read_samples(tmp_path)
+    found = read_samples(tmp_path / NAME)
     assert found is not None
     assert found.pixels.shape == (30, 4, 4, 3)
     np.testing.assert_array_equal(found.task, np.repeat([0, 1, 2], 10))
