@@ -1,6 +1,7 @@
 """Published tables as data: which runs make a cell, what was published, what was measured, and a verdict."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ class Cell:
         row, column: where it stands.
         words: overrides of the runs that make it, without the seed.
         quantity: name of the metric.
-        mean: published value.
+        mean: published value; NaN where the paper tells none.
         sd: published standard deviation over seeds, or None.
         tolerance: distance from `mean` that still counts as reached.
     """
@@ -74,10 +75,14 @@ def read(path: Path) -> Table:
                 published = spec[column]
                 all_words = [*found["common"], *words, *spec["overrides"], *published.get("overrides", [])]
                 quantity = published.get("quantity", found["quantity"])
-                cells.append(Cell(row, column, tuple(all_words), quantity, float(published["mean"]),
+                cells.append(Cell(row, column, tuple(all_words), quantity, _number(published["mean"]),
                                   published.get("sd"), float(found["tolerance"])))
     title = text.splitlines()[0].lstrip("# ")
     return Table(path.stem, title, found["source"], found.get("note", ""), found["seeds"], found["scale"], tuple(cells))
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
 
 
 def select(table: Table, rows: Sequence[str], columns: Sequence[str]) -> list[Cell]:
@@ -118,9 +123,11 @@ class Measured:
 
     @property
     def verdict(self) -> str:
-        """``reached``, ``above``, ``below``, or ``failed`` where no run came to its end."""
+        """``reached``, ``above``, ``below``, ``not published``, or ``failed`` where no run came to its end."""
         if not self.values:
             return "failed"
+        if math.isnan(self.cell.mean):
+            return "not published"
         if abs(self.mean - self.cell.mean) <= self.cell.margin:
             return "reached"
         return "above" if self.mean > self.cell.mean else "below"
@@ -146,10 +153,11 @@ def markdown(table: Table, measured: Sequence[Measured], command: str, date: str
     for m in measured:
         sd = "" if m.cell.sd is None else f" ± {m.cell.sd:g}"
         value = f"{m.mean:.2f} ± {m.interval:.2f}" if m.values else "-"
-        published = f"{m.cell.mean:g}{sd}"
+        published = "-" if math.isnan(m.cell.mean) else f"{m.cell.mean:g}{sd}"
         lines.append(f"| {m.cell.row} | {m.cell.column} | {published} | {value} | {len(m.values)} | {m.verdict} |")
     reached = sum(m.verdict == "reached" for m in measured)
-    return "\n".join([*lines, "", f"{reached} of {len(measured)} cells within two published standard deviations or the "
+    told = sum(not math.isnan(m.cell.mean) for m in measured)
+    return "\n".join([*lines, "", f"{reached} of {told} cells within two published standard deviations or the "
                       "tolerance.", ""])
 
 

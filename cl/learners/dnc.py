@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cl.errors import expect
-from cl.learners.memory import MemoryCell, MemoryLearner, MemoryState, content
+from cl.learners.memory import MemoryCell, MemoryLearner, MemoryState, content, written
 from cl.learners.sequence import Sequences
 
 
@@ -83,8 +83,7 @@ class DNCCell(MemoryCell):
         usage = (usage + wrote - usage * wrote) * retention(torch.sigmoid(free), state["read"])
         alike = content(key[:, None], oneplus(strength), state["memory"])[:, 0]
         write = torch.sigmoid(gate) * torch.lerp(alike, allocation(usage), torch.sigmoid(allocate))
-        kept = 1 - write[..., None] * torch.sigmoid(erase)[:, None]
-        memory = state["memory"] * kept + write[..., None] * new[:, None]
+        memory = written(state["memory"], write[:, None], torch.sigmoid(erase)[:, None], new[:, None])
         order = link(state["link"], state["precedence"], write)
         precedence = (1 - write.sum(1, keepdim=True)) * state["precedence"] + write
         forward = state["read"] @ order.transpose(1, 2)

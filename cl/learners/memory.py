@@ -33,6 +33,23 @@ def content(keys: Tensor, strengths: Tensor, memory: Tensor) -> Tensor:
     return torch.softmax(scores, 2)
 
 
+def written(memory: Tensor, where: Tensor, erase: Tensor, add: Tensor) -> Tensor:
+    """Return the memory after all heads erased, then added (NTM, equations 3, 4; DNC, methods): (B, M, W).
+
+    Matrix products rather than broadcasts: their gradients are matrix products too, and not sums over copies.
+
+    Args:
+        memory: (B, M, W).
+        where: (B, heads, M).
+        erase: (B, heads, W) in [0, 1].
+        add: (B, heads, W).
+    """
+    one = memory.new_ones(1, 1, 1)
+    for w, e in zip(torch.split(where, 1, 1), torch.split(erase, 1, 1), strict=True):
+        memory = memory * torch.baddbmm(one, w.transpose(1, 2), e, alpha=-1)
+    return torch.baddbmm(memory, where.transpose(1, 2), add)
+
+
 class MemoryCell(nn.Module):
     """An LSTM controller that reads and writes a memory at every step.
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cl.errors import expect
-from cl.learners.memory import MemoryCell, MemoryLearner, MemoryState, content
+from cl.learners.memory import MemoryCell, MemoryLearner, MemoryState, content, written
 from cl.learners.sequence import Sequences
 
 
@@ -25,8 +25,7 @@ def shift(weights: Tensor, kernel: Tensor) -> Tensor:
 
 def sharpen(weights: Tensor, power: Tensor) -> Tensor:
     """Return w^p / sum w^p over slots (equation 9); weights (B, heads, M), power (B, heads) >= 1."""
-    raised = (weights + 1e-16) ** power[..., None]
-    return raised / raised.sum(2, keepdim=True)
+    return torch.softmax(power[..., None] * (weights + 1e-16).log(), 2)
 
 
 class NTMCell(MemoryCell):
@@ -53,22 +52,21 @@ class NTMCell(MemoryCell):
             memory: (B, M, W).
         """
         w = self.slot_size
-        keys, shifts = controls[..., :w], controls[..., w + 3 :].softmax(2)
-        strength, gate, power = controls[..., w], controls[..., w + 1], controls[..., w + 2]
-        found = content(keys, F.softplus(strength), memory)
-        mixed = torch.lerp(before, found, torch.sigmoid(gate)[..., None])
-        return sharpen(shift(mixed, shifts), 1 + F.softplus(power))
+        keys, strength, gate, power, shifts = torch.split(controls, [w, 1, 1, 1, controls.shape[2] - w - 3], 2)
+        found = content(keys, F.softplus(strength.squeeze(2)), memory)
+        mixed = torch.lerp(before, found, torch.sigmoid(gate))
+        return sharpen(shift(mixed, shifts.softmax(2)), 1 + F.softplus(power.squeeze(2)))
 
     def access(self, controls: Tensor, state: MemoryState) -> MemoryState:
         """Return the next state of memory and heads."""
         heads = self.reads + self.writes
-        addresses = controls[:, : heads * self.address_size].reshape(-1, heads, self.address_size)
-        erase, add = controls[:, heads * self.address_size :].reshape(-1, 2, self.writes, self.slot_size).unbind(1)
+        size = self.writes * self.slot_size
+        addresses, erase, add = torch.split(controls, [heads * self.address_size, size, size], 1)
+        erase, add = (torch.unflatten(part, 1, (self.writes, self.slot_size)) for part in (erase, add))
         before = torch.cat([state["read"], state["write"]], 1)
-        now = self.address(addresses, before, state["memory"])
-        read, write = now[:, : self.reads], now[:, self.reads :]
-        kept = (1 - write[..., None] * torch.sigmoid(erase)[:, :, None]).prod(1)  # equation 3, all heads
-        memory = state["memory"] * kept + write.transpose(1, 2) @ torch.tanh(add)  # equation 4
+        now = self.address(torch.unflatten(addresses, 1, (heads, self.address_size)), before, state["memory"])
+        read, write = torch.split(now, [self.reads, self.writes], 1)
+        memory = written(state["memory"], write, torch.sigmoid(erase), torch.tanh(add))
         return {"memory": memory, "read": read, "write": write, "reads": read @ memory}
 
 

@@ -30,6 +30,20 @@ def test_verdict_is_two_deviations_or_the_tolerance(values, sd, verdict):
     assert reproduce.Measured(cell(sd=sd), values).verdict == verdict
 
 
+def test_a_cell_without_a_published_number_is_measured_all_the_same(tmp_path):
+    path = tmp_path / "x.yaml"
+    cells = {"one": {"overrides": [], "c": {"mean": None}}, "two": {"overrides": [], "c": {"mean": 50}}}
+    fields = {"source": "s", "quantity": "average_accuracy", "scale": 100, "seeds": 1, "tolerance": 1, "common": [],
+              "columns": {"c": []}, "rows": cells}
+    path.write_text("# x\n" + yaml.safe_dump(fields))
+    table = reproduce.read(path)
+    measured = [reproduce.Measured(c, (50.0,)) for c in table.cells]
+    assert [m.verdict for m in measured] == ["not published", "reached"]
+    page = reproduce.markdown(table, measured, "lethe", "today")
+    assert "| one | c | - | 50.00 ± nan | 1 | not published |" in page
+    assert "1 of 1 cells" in page
+
+
 def test_interval_is_students_t():
     # t(.975, 3) = 3.18245; standard deviation of 1..4 is 1.29099
     measured = reproduce.Measured(cell(), (1.0, 2.0, 3.0, 4.0))
