@@ -1,4 +1,4 @@
-"""torch.optim without torch's compiler, whose import at the first use of an optimiser takes 2 s for nothing."""
+"""torch's compiler where it is asked for, and torch.optim without it: its import takes 2 s for nothing."""
 
 import contextlib
 import inspect
@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+
+from cl.errors import ConfigError
 
 _MARK = "__dynamo_disable"  # where torch keeps the function it has marked (torch/_compile.py)
 
@@ -28,6 +30,31 @@ def light_optimisers() -> Iterator[None]:
     finally:
         for function in light:
             delattr(function, _MARK)
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function or module compiled by `torch.compile`; it is translated at its first call.
+
+    Raises:
+        ConfigError: (the returned function, at its first call) this machine cannot compile.
+    """
+    import torch._dynamo
+
+    # Every task may have a structure of its own; at the usual limit of 8 the rest would silently not be compiled.
+    torch._dynamo.config.recompile_limit = 256
+    program = torch.compile(function)
+
+    def call(*args: Any) -> Any:
+        try:
+            return program(*args)
+        except torch._dynamo.exc.BackendCompilerFailed as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ConfigError(
+                f"Expected a machine with a working compiler for `training.compile=true`, got: {reason}; "
+                "install a C++ compiler, or use training.compile=false"
+            ) from error
+
+    return call
 
 
 def light_step(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:

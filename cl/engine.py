@@ -70,7 +70,7 @@ class Engine:
         self.online = stream.info.scenario == "online"
         self.device = strategy.active.device
         autocast = torch.bfloat16 if precision == "bf16" else None
-        self.update = make_updater(make_optimizer, training.clip_norm, autocast, self.device)
+        self.update = make_updater(make_optimizer, training.clip_norm, autocast, self.device, training.compile)
         self.evaluator = Evaluator(stream, evaluation)
         self.every = evaluation.every
         k = len(stream)

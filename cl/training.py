@@ -26,6 +26,7 @@ class TrainingOptions:
         optimizer_state: ``keep`` moments and counters between tasks, or ``reset`` them.
         clip_norm: largest norm of the whole gradient, or None.
         patience: early stopping: epochs without a better validation loss before a task ends, or None.
+        compile: True compiles the loss and its gradient (torch.compile).
     """
 
     epochs: int | None = 1
@@ -36,6 +37,7 @@ class TrainingOptions:
     optimizer_state: str = "keep"
     clip_norm: float | None = None
     patience: int | None = None
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):

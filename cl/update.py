@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cl.batch import Batch
-from cl.compiler import light_step
+from cl.compiler import compiled, light_step
 from cl.strategy import Aux, Strategy, overrides
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -21,6 +21,7 @@ class Updater:
         clip_norm: largest gradient norm, or None.
         autocast: dtype of mixed precision, or None.
         device: where the learner lives.
+        compile: whether the loss and its gradient are compiled.
     """
 
     def __init__(
@@ -29,17 +30,20 @@ class Updater:
         clip_norm: float | None,
         autocast: torch.dtype | None,
         device: torch.device,
+        compile: bool = False,
     ) -> None:
         self.make_optimizer, self.clip_norm = make_optimizer, clip_norm
-        self.autocast, self.device = autocast, device
+        self.autocast, self.device, self.compile = autocast, device, compile
         self.optimizer: torch.optim.Optimizer | None = None
         self.parameters: dict[str, nn.Parameter] = {}
+        self.programs: dict[Strategy, Callable[..., Any]] = {}  # compiled, where that was asked for
 
     def refresh(self, strategy: Strategy, reset: bool) -> None:
         """Follow the strategy's trainable parameters; moments of parameters that stay are kept unless `reset`."""
         old = self.optimizer
         self.parameters = {n: p for n, p in strategy.named_parameters() if p.requires_grad}
         self.optimizer = self.make_optimizer(self.parameters.values()) if self.parameters else None
+        self.programs = {strategy: compiled(strategy)} if self.compile else {}
         if old is not None and self.optimizer is not None and not reset:
             for p in self.parameters.values():
                 if p in old.state:
@@ -47,11 +51,12 @@ class Updater:
 
     def training_loss(self, strategy: Strategy, batch: Batch) -> tuple[Tensor, Aux]:
         """Return (loss, aux) of a batch, in mixed precision if asked."""
+        program = self.programs.get(strategy, strategy)
         if self.autocast is None:
-            result: tuple[Tensor, Aux] = strategy("training_loss", batch)
+            result: tuple[Tensor, Aux] = program("training_loss", batch)
             return result
         with torch.autocast(self.device.type, dtype=self.autocast):
-            result = strategy("training_loss", batch)
+            result = program("training_loss", batch)
         return result
 
     def __call__(self, strategy: Strategy, batch: Batch) -> Tensor:

@@ -43,7 +43,7 @@ class Lanes:
 
     def _stack(self) -> None:
         self.feed = feed(self.engines)
-        self.stack = Stack([e.strategy for e in self.engines])
+        self.stack = Stack([e.strategy for e in self.engines], self.engines[0].options.compile)
         leaves = {n: self.stack.tensors[n] for n in self.stack.trainable}
         self.optimisers = Together(self.engines, leaves) if alike(self.engines) else Separate(self.engines)
 

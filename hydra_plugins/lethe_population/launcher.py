@@ -23,10 +23,12 @@ class PopulationLauncher(Launcher):
     """Groups jobs and carries out each group as one population.
 
     Args:
-        n_jobs: groups side by side, in processes; groups are split to fill them; -1 = as many as cores.
+        n_jobs: groups side by side, in processes; groups are split to fill them; -1 = as many as cores; None = one
+            a GPU where jobs run on any GPU (``device=cuda``, or ``auto`` with one present), else 1. Several processes
+            take the GPUs of the machine in turn.
     """
 
-    def __init__(self, n_jobs: int = 1) -> None:
+    def __init__(self, n_jobs: int | None = None) -> None:
         self.n_jobs = n_jobs
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -54,8 +56,11 @@ class PopulationLauncher(Launcher):
                 configs[i] = configuration(config)
             except Exception as error:  # told by `job` below, as if it had run alone
                 ended[i] = error
-        parts = split(groups(configs), self._processes())
-        for part, outcomes in zip(parts, self._side_by_side([[configs[i] for i in p] for p in parts]), strict=True):
+        gpus = 0 if any(config.get("device") not in ("auto", "cuda") for config in configs.values()) else _gpus()
+        processes = self._processes(gpus)
+        parts = split(groups(configs), processes)
+        outcomes_of = _side_by_side([[configs[i] for i in p] for p in parts], processes, gpus)
+        for part, outcomes in zip(parts, outcomes_of, strict=True):
             ended.update(zip(part, outcomes, strict=True))
         returns = []
         for i, config in enumerate(composed):
@@ -76,20 +81,30 @@ class PopulationLauncher(Launcher):
             config.hydra.job.id = config.hydra.job.num = number
         return config
 
-    def _processes(self) -> int:
+    def _processes(self, gpus: int) -> int:
         from joblib import cpu_count
 
+        if self.n_jobs is None:
+            return max(1, gpus)
         return cpu_count() if self.n_jobs < 0 else self.n_jobs
 
-    def _side_by_side(self, parts: list[list[Config]]) -> list[list[Ended]]:
-        if self._processes() == 1 or len(parts) == 1:
-            return [carry_out(part) for part in parts]
-        from joblib import Parallel, delayed
 
-        found: list[list[Ended]] = Parallel(n_jobs=self._processes(), backend="loky")(
-            delayed(carry_out)(part) for part in parts
-        )
-        return found
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def _side_by_side(parts: list[list[Config]], processes: int, gpus: int) -> list[list[Ended]]:
+    """Carry out parts in processes; part i uses GPU i modulo their number."""
+    if processes == 1 or len(parts) <= 1:
+        return [carry_out(part) for part in parts]
+    from joblib import Parallel, delayed
+
+    found: list[list[Ended]] = Parallel(n_jobs=processes, backend="loky")(
+        delayed(carry_out)(part, i % gpus if gpus else None) for i, part in enumerate(parts)
+    )
+    return found
 
 
 def groups(configs: dict[int, Config]) -> list[list[int]]:
@@ -116,8 +131,17 @@ def split(parts: list[list[int]], processes: int) -> list[list[int]]:
     return [piece for part in parts for piece in (part[i::each] for i in range(each)) if piece]
 
 
-def carry_out(configs: list[Config]) -> list[Ended]:
-    """Run some jobs as one population; where that fails, one after another, so that each has its own error."""
+def carry_out(configs: list[Config], gpu: int | None = None) -> list[Ended]:
+    """Run some jobs as one population; where that fails, one after another, so that each has its own error.
+
+    Args:
+        configs: resolved configurations.
+        gpu: the GPU that a device without a number stands for in this process, or None.
+    """
+    if gpu is not None:
+        import torch
+
+        torch.cuda.set_device(gpu)
     from cl.run import run, run_together
     from cl.settings import Settings
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from cl.cli.main import main
 from cl.results import Results
-from hydra_plugins.lethe_population.launcher import groups, split
+from hydra_plugins.lethe_population.launcher import PopulationLauncher, carry_out, groups, split
 
 WORDS = ["stream=split_digits", "stream.samples_per_task=60", "stream.test_samples=20", "learner.hidden=[8]"]
 VARIED = ["strategy=ewc,naive", "optimizer.lr=0.001,0.01,-1.0", "seed=0,1", "tracker=files", "threads=1"]
@@ -48,3 +48,12 @@ def test_groups_are_cut_to_fill_the_processes():
     assert split([[0, 1, 2, 3, 4]], 2) == [[0, 2, 4], [1, 3]]
     assert split([[0, 1], [2]], 2) == [[0, 1], [2]]
     assert split([[0]], 4) == [[0]]
+
+
+def test_groups_take_the_gpus_in_turn(monkeypatch):
+    chosen = []
+    monkeypatch.setattr("torch.cuda.set_device", chosen.append)
+    assert [type(e) for e in carry_out([{"stream": "none"}], gpu=1)] != []
+    assert chosen == [1]
+    assert [PopulationLauncher()._processes(gpus) for gpus in (0, 1, 4)] == [1, 1, 4]
+    assert PopulationLauncher(n_jobs=2)._processes(4) == 2

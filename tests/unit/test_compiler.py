@@ -1,12 +1,17 @@
 """Optimisers work the same without torch's compiler, and a run does not import it."""
 
+import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
+from cl.cli.compose import compose
 from cl.compiler import light_optimisers, light_step
+from cl.results import Results
+from cl.run import run
 
 RUN = """
 import sys
@@ -70,3 +75,24 @@ def test_torch_is_left_as_it_was():
         optimizer.zero_grad()
         optimizer.load_state_dict(optimizer.state_dict())
     assert dict(vars(function)) == before
+
+
+def test_a_machine_that_cannot_compile_is_told_so(tmp_path):
+    command = [sys.executable, "-m", "cl.cli.main", "train", "training.compile=true", f"output={tmp_path}"]
+    environment = {**os.environ, "CXX": str(tmp_path / "missing")}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 2
+    assert "use training.compile=false" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_compiled_run_ends_as_the_plain_one(tmp_path, replicas):
+    words = ["stream=split_digits", "strategy=ewc", "learner.hidden=[16]", f"replicas={replicas}", f"output={tmp_path}"]
+    ended = []
+    for choice in ("false", "true"):
+        outcomes = run(compose([*words, "tracker=files", f"training.compile={choice}"]))
+        ended.append([Results.load(o.path) for o in outcomes])
+    for plain, fast in zip(*ended, strict=True):
+        np.testing.assert_allclose(fast.train_loss, plain.train_loss, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(fast.accuracy, plain.accuracy, atol=0.03)

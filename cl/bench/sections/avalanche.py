@@ -44,6 +44,8 @@ with contextlib.redirect_stdout(io.StringIO()):
 print(json.dumps([time.perf_counter() - started, sum(found.values()) / len(found)]))
 """
 CASES = (("naive", 3.0, 6.0), ("ewc", 4.0, 7.0), ("er", 4.0, 7.0), ("lwf", 4.0, 7.0), ("si", 4.0, 7.0))
+# Avalanche's EWC takes the gradients of the true labels, its LwF leaves out the factor T^2.
+EQUAL = {"ewc": ["strategy.fisher=empirical"], "lwf": ["strategy.squared_temperature=false"]}
 WORDS = ("stream=split_mnist", "stream.scenario=class", "learner.head=single", "learner.hidden=[400,400]",
          "training.batch_size=128", "training.epochs=1", "tracker=files", "measures=none")
 
@@ -64,7 +66,8 @@ def rows(options: Options) -> list[Row]:
 
         def ours(name: str = name, inside: dict[str, list[float]] = inside, final: dict[str, float] = final) -> float:
             with tempfile.TemporaryDirectory() as folder:
-                words = [*WORDS, f"strategy={name}", f"data.root={options.root}", f"output={folder}"]
+                words = [*WORDS, f"strategy={name}", *EQUAL.get(name, [])]
+                words += [f"data.root={options.root}", f"output={folder}"]
                 command = [sys.executable, "-m", "cl.cli.main", "train", *words, f"threads={options.threads}"]
                 seconds, _ = process(command)
                 results = Results.load(next(Path(folder).glob("*/*/results.npz")).parent)

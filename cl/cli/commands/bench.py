@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
         parser.add_argument(name, type=int, default=default, help=argparse.SUPPRESS)
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help=argparse.SUPPRESS)
     parser.add_argument("--full", action="store_true", help=argparse.SUPPRESS)
-    asked = parser.parse_args(list(argv))
+    asked = parser.parse_intermixed_args(list(argv))
     for name in asked.sections:
         if name not in known:
             raise ConfigError(f"Expected a section in {list(known)}, got {name!r}{nearest(name, list(known))}")

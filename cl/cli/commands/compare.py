@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> int:
     """Run the command; returns the exit code."""
-    options = parser().parse_args(argv)
+    options = parser().parse_intermixed_args(argv)
     from cl import comparison
 
     groups = [g for g in group([load(folder) for folder in find(options.folders)]) if g.runs]

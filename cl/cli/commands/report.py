@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> int:
     """Run the command; returns the exit code."""
-    options = parser().parse_args(argv)
+    options = parser().parse_intermixed_args(argv)
     from cl.report.write import write_report
 
     path = write_report(options.folders, options.out or options.folders[0], options.title, not options.no_figures)

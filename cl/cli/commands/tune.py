@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--validation", type=float, default=0.1, help=argparse.SUPPRESS)
     for name in ("--tasks", "--trials"):
         parser.add_argument(name, type=int, help=argparse.SUPPRESS)
-    asked = parser.parse_args(list(argv))
+    asked = parser.parse_intermixed_args(list(argv))
     from cl.tuning import Protocol, report
 
     held = asked.validation if asked.validation < 1 else int(asked.validation)
