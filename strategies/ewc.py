@@ -26,7 +26,8 @@ class EWC(Strategy):
         learner: see `Strategy`.
         info: see `Strategy`.
         strength: weight of the penalty, >= 0.
-        fisher: labels of the Fisher information: ``exact``, ``sampled``, ``empirical`` or ``predicted``.
+        fisher: labels of the Fisher information: ``exact`` (paper), ``sampled``, ``empirical``, ``predicted`` or
+            ``auto``: exact, but sampled for long sequences with a label a step; see `cl.importance.fisher`.
         samples: training samples it is averaged over, or None for all.
         half: True multiplies the penalty by 1/2, as the paper writes it (eq. 3).
         clip: largest importance of a parameter, or None.
@@ -43,7 +44,7 @@ class EWC(Strategy):
         learner: Learner,
         info: StreamInfo,
         strength: float = 100.0,
-        fisher: str = "exact",
+        fisher: str = "auto",
         samples: int | None = None,
         half: bool = False,
         clip: float | None = None,

@@ -35,7 +35,7 @@ class OnlineEWC(EWC):
         info: StreamInfo,
         strength: float = 100.0,
         decay: float = 1.0,
-        fisher: str = "exact",
+        fisher: str = "auto",
         samples: int | None = None,
         half: bool = False,
         clip: float | None = None,

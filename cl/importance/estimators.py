@@ -22,18 +22,20 @@ from cl.streams.data import Data
 if TYPE_CHECKING:
     from cl.strategy import Strategy
 
-FISHERS = ("exact", "sampled", "empirical", "predicted")
+FISHERS = ("auto", "exact", "sampled", "empirical", "predicted")
+MOST_LABELS = 500  # steps times outputs; `auto` draws one label a step beyond, where exact would take hours
 BATCH = 256  # samples a pass; the result does not depend on it
 
 
 def fisher(
-    strategy: "Strategy", data: Data, kind: str = "exact", samples: int | None = None, batch_size: int = BATCH
+    strategy: "Strategy", data: Data, kind: str = "auto", samples: int | None = None, batch_size: int = BATCH
 ) -> dict[str, Tensor]:
     """Return the diagonal of the Fisher information of every trainable parameter of the learner, by name.
 
     F = mean_n E_y (d log p(y | x_n) / d theta)^2 over the outputs that the scenario allows, where y is:
     ``exact``, every label weighted by its probability; ``sampled``, one label drawn from the model (Martens 2014,
-    arXiv 1412.1193); ``empirical``, the true label; ``predicted``, the most probable label (Hsu et al. 2018).
+    arXiv 1412.1193); ``empirical``, the true label; ``predicted``, the most probable label (Hsu et al. 2018). ``auto``
+    is exact, but sampled where every step has a label and steps times outputs are more than `MOST_LABELS`.
     Regression is taken as a Gaussian whose negative log-likelihood is the loss.
 
     Args:
@@ -49,9 +51,12 @@ def fisher(
     expect(kind in FISHERS, "strategy.fisher", f"in {list(FISHERS)}", kind)
     if kind == "predicted" and strategy.info.target == "real":
         raise ConfigError("Expected `strategy.fisher` other than 'predicted' for regression, got 'predicted'")
-    chosen = _subset(strategy, data, samples)
+    chosen, outputs = _subset(strategy, data, samples), _trained_outputs(strategy, data)
+    if kind == "auto":
+        many = strategy.info.target == "steps" and chosen.labels.shape[1] * len(outputs) > MOST_LABELS
+        kind = "sampled" if many else "exact"
     if kind == "exact":
-        return _mean(strategy, chosen, partial(_all_labels, strategy, _trained_outputs(strategy, data)), 2, batch_size)
+        return _mean(strategy, chosen, partial(_all_labels, strategy, outputs), 2, batch_size)
     draws = torch.rand(chosen.labels.shape, generator=generator(strategy.info.seed, "fisher", data.task))
     relabel = None if kind == "empirical" else partial(_labels, strategy, kind, draws.to(chosen.device))
     return _mean(strategy, chosen, partial(_one_label, strategy), 2, batch_size, relabel)
