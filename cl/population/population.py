@@ -16,14 +16,17 @@ from cl.population.stack import Stack, numbers, structure
 from cl.results import Results
 
 log = logging.getLogger(__name__)
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)  # stacked they become grouped convolutions: 1.7 times the time on a CPU
+# On a CPU stacking pays where overhead counts (.65 of the time at half a million), and costs where arithmetic does.
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)  # stacked they become grouped convolutions: 1.7 times the time
+LARGE = 30_000_000  # parameters x samples of a step; 1.1 times the time at 60 million
 
 
 class Population:
     """Trains S engines as one program; every replica ends as its engine would have ended alone.
 
     Each engine keeps its own seed, stream, strategy, trackers and results. Replicas of equal structure are stacked
-    (`torch.func`), the others, and strategies that are not `vectorizable`, run one after another; `notes` says why.
+    (`torch.func`); others, strategies that are not `vectorizable`, and what is quicker so on a CPU run one after
+    another; `notes` says why.
     A replica whose training fails is left in `errors` and does not disturb the others.
 
     Args:
@@ -88,13 +91,9 @@ class Population:
         groups: dict[Any, list[Engine]] = {}
         for engine in engines:
             strategy = engine.strategy
-            reason = "evaluation.online looks at every batch" if engine.watches else strategy.vectorizable
-            if reason is not True:
+            reason = _apart(engine)
+            if reason is not None:
                 self._note(f"{type(strategy).__name__} runs replica by replica: {reason}")
-                groups[id(engine)] = [engine]
-                continue
-            if engine.device.type == "cpu" and any(isinstance(m, CONVOLUTIONS) for m in strategy.modules()):
-                self._note("convolutions on a CPU run one replica after another, which is quicker than stacked")
                 groups[id(engine)] = [engine]
                 continue
             update = engine.update
@@ -165,6 +164,21 @@ class Population:
         for engine, own in zip(self.engines, state["engines"], strict=True):
             engine.load_state_dict(own)
         self.errors = {int(i): TrainingError(text) for i, text in state["errors"].items()}
+
+
+def _apart(engine: Engine) -> str | None:
+    """Return why a replica is not stacked with others, or None."""
+    strategy = engine.strategy
+    if engine.watches:
+        return "evaluation.online looks at every batch"
+    if strategy.vectorizable is not True:
+        return str(strategy.vectorizable)
+    if engine.device.type == "cpu":
+        if any(isinstance(m, CONVOLUTIONS) for m in strategy.modules()):
+            return "convolutions on a CPU are quicker so"
+        if sum(p.numel() for p in strategy.learner.parameters()) * engine.options.batch_size > LARGE:
+            return "steps as large as these are quicker so on a CPU"
+    return None
 
 
 def _line(error: Exception) -> str:

@@ -384,7 +384,14 @@ def test_convolutions_on_a_cpu_run_one_after_another():
 
     population = Population([engine(seed) for seed in range(2)])
     population.run()
-    assert population.notes == ["convolutions on a CPU run one replica after another, which is quicker than stacked"]
+    assert population.notes == ["Strategy runs replica by replica: convolutions on a CPU are quicker so"]
+
+
+def test_large_steps_on_a_cpu_run_one_after_another(monkeypatch):
+    monkeypatch.setattr("cl.population.population.LARGE", 1000)
+    population = Population([make(seed, epochs=1) for seed in range(2)])
+    population.run()
+    assert population.notes == ["Strategy runs replica by replica: steps as large as these are quicker so on a CPU"]
 
 
 def test_neighbours():
