@@ -33,7 +33,12 @@ def search_path(words: Sequence[str]) -> list[str]:
     own = Path.cwd() / "conf"
     if not own.is_dir() or own.samefile(conf_folder()) or any(w.startswith("hydra.searchpath=") for w in words):
         return []
-    return [f"hydra.searchpath=[file://{own}]"]
+    return [f"hydra.searchpath=[{quoted(f'file://{own}')}]"]
+
+
+def quoted(text: str) -> str:
+    """Return a value in Hydra's quotes: a folder's name may hold what its grammar gives a meaning."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def compose(words: Sequence[str]) -> Config:

@@ -1,6 +1,7 @@
 """Sweeps: Hydra's sweepers and launchers call `job` once for every combination."""
 
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -16,7 +17,7 @@ from omegaconf import DictConfig
 
 from cl.build import Config
 from cl.cli.apart import apart, useful
-from cl.cli.compose import hydra_session, mistakes, plain, search_path
+from cl.cli.compose import hydra_session, mistakes, plain, quoted, search_path
 from cl.errors import ConfigError, LetheError
 
 if TYPE_CHECKING:
@@ -43,10 +44,14 @@ def sweep(words: Sequence[str]) -> list[tuple[Path, str, str]]:
     cluster = any(w in ("hydra/launcher=slurm", "hydra/launcher=ray_cluster") for w in words)
     overrides = [*search_path(words), *launcher, *logging, *(["resume=auto"] if cluster else []), *words]
     with hydra_session() as hydra, mistakes(words):
-        folder = own(Path(hydra.compose_config("config", overrides, run_mode=RunMode.MULTIRUN).hydra.sweep.dir))
+        composed = hydra.compose_config("config", overrides, run_mode=RunMode.MULTIRUN)
+        folder = own(Path(composed.hydra.sweep.dir).absolute())
         trouble = ""
+        # Ray starts its workers elsewhere; the paths on the command line are seen from here.
+        task = functools.partial(job, at=os.getcwd()) if "ray" in composed.hydra.launcher else job
         try:
-            hydra.multirun("config", job, [*overrides, f"hydra.sweep.dir={folder}"], with_log_configuration=False)
+            placed = [*overrides, f"hydra.sweep.dir={quoted(str(folder))}"]
+            hydra.multirun("config", task, placed, with_log_configuration=False)
         except Exception as error:
             if not (folder / JOBS).exists():  # nothing was started
                 raise
@@ -76,7 +81,9 @@ def configuration(composed: DictConfig) -> Config:
     return config
 
 
-def job(composed: DictConfig, carry_out: "Callable[[Config], list[Outcome]] | None" = None) -> float:
+def job(
+    composed: DictConfig, carry_out: "Callable[[Config], list[Outcome]] | None" = None, at: str | None = None
+) -> float:
     """Carry out one job of a sweep; returns the final average accuracy, NaN for a job that failed.
 
     A job that fails, or whose process is killed, does not end the sweep: the sweep's folder says what became of it.
@@ -84,7 +91,10 @@ def job(composed: DictConfig, carry_out: "Callable[[Config], list[Outcome]] | No
     Args:
         composed: the job's configuration.
         carry_out: what runs it; default `cl.run.run`, in a process of its own in a worker of a sweep.
+        at: folder in which the command was called, where the worker is in another.
     """
+    if at is not None:
+        os.chdir(at)
     import cl.run  # before a fork, so that every job finds it imported
 
     if os.getcwd() not in sys.path:  # a worker process does not come through the command

@@ -342,3 +342,12 @@ def test_half_lines_of_progress_hide_nothing(tmp_path):
     events = read_events(path.parent)
     assert [e["event"] for e in events].count("start") == 2
     assert len(events) == before - 1 + 2  # the half line is gone, a start and a finish came
+
+
+def test_folders_with_any_name(tmp_path, monkeypatch, capsys):
+    here = tmp_path / "it's (a), b=c [d] {e}"
+    (here / "conf" / "strategy").mkdir(parents=True)
+    (here / "conf" / "strategy" / "mine.yaml").write_text("_target_: strategies.naive.Naive\n")
+    monkeypatch.chdir(here)
+    assert main(["train", "-m", *SMALL, "hydra.launcher.n_jobs=1", "strategy=mine", "seed=0,1"]) == 0
+    assert sorted(e.seed for e in ledger.runs(Path("runs"))) == [0, 1]

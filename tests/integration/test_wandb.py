@@ -247,7 +247,8 @@ def test_no_server_at_the_start_means_offline(tmp_path, server, capsys):
 
 
 @pytest.mark.slow
-def test_a_server_that_dies_in_the_middle_holds_nothing_up(tmp_path, server):
+@pytest.mark.parametrize("trouble", ["dies", "hangs", "fails"])
+def test_a_server_in_trouble_in_the_middle_holds_nothing_up(tmp_path, server, trouble):
     """In a process of its own, whose end (where the client waits for its uploads) belongs to the test."""
     script = f"""
 import sys, warnings
@@ -270,12 +271,18 @@ print("finished", flush=True)
 """
     process = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "started\n"
-    server.stop()
+    if trouble == "dies":
+        server.stop()
+    elif trouble == "hangs":
+        server.open.clear()  # for ever: who waits for an answer does not come to an end
+    else:
+        server.broken = True
     process.stdin.write("\n")
     process.stdin.close()
     assert process.stdout.readline() == "trained\n"
     assert process.stdout.readline() == "finished\n"
     assert process.wait(timeout=120) == 0
+    server.open.set()
     files = list(tmp_path.glob("wandb/run-*/*.wandb"))
     losses = [r for r in records(files[0]) if r.HasField("history") and "train/loss" in flat(r.history.item)]
     assert len(losses) == 200  # nothing is lost: it can be uploaded later

@@ -14,9 +14,13 @@ OWNER = {"id": "owner", "name": "me"}
 
 
 class Server(ThreadingHTTPServer):
-    """Keeps runs[id] = {config, history, summary, exitcode, name, group, tags}, artifacts, and files[path] = bytes."""
+    """Keeps runs[id] = {config, history, summary, exitcode, name, group, tags}, artifacts, and files[path] = bytes.
+
+    It answers nothing while `open` is not set, and only with errors while `broken` is true.
+    """
 
     daemon_threads = True
+    broken = False
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -25,6 +29,8 @@ class Server(ThreadingHTTPServer):
         self.sweeps: dict[str, str] = {}
         self.queue: list[dict[str, Any]] = []
         self.artifacts: list[dict[str, str]] = []
+        self.open = threading.Event()
+        self.open.set()
         self.url = f"http://127.0.0.1:{self.server_port}"
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -59,6 +65,8 @@ class Handler(BaseHTTPRequestHandler):
         return gzip.decompress(data) if self.headers.get("Content-Encoding") == "gzip" else data
 
     def _answer(self, value: Any, code: int = 200) -> None:
+        self.server.open.wait()
+        value, code = ({"errors": [{"message": "broken"}]}, 500) if self.server.broken else (value, code)
         data = json.dumps(value).encode()
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
