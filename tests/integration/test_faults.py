@@ -3,8 +3,10 @@
 import io
 import json
 import os
+import pickle
 import resource
 import shutil
+import signal
 import subprocess
 import time
 import warnings
@@ -23,6 +25,7 @@ from cl.folder import RunFolder
 from cl.live import read as read_live
 from cl.report.terminal import show
 from cl.results import Results
+from cl.signals import Interrupted, listening
 
 SMALL = ["stream=split_digits", "stream.samples_per_task=60", "stream.test_samples=20", "learner.hidden=[16]",
          "training.epochs=4", "training.batch_size=10", "threads=1", "measures=none", "tracker=files"]
@@ -351,3 +354,50 @@ def test_folders_with_any_name(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(here)
     assert main(["train", "-m", *SMALL, "hydra.launcher.n_jobs=1", "strategy=mine", "seed=0,1"]) == 0
     assert sorted(e.seed for e in ledger.runs(Path("runs"))) == [0, 1]
+
+
+def test_data_swapped_between_a_cut_and_its_resume_are_refused(tmp_path, monkeypatch, capsys):
+    def files(root, seed):
+        for split in ("train", "t10k"):
+            for kind, array in (("images-idx3", pixels(seed)), ("labels-idx1", np.arange(40, dtype=np.uint8) % 10)):
+                path = root / "MNIST" / "raw" / f"{split}-{kind}-ubyte"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shape = b"".join(n.to_bytes(4, "big") for n in array.shape)
+                path.write_bytes(bytes([0, 0, 8, array.ndim]) + shape + array.tobytes())
+
+    def pixels(seed):
+        return np.random.default_rng(seed).integers(0, 256, (40, 28, 28)).astype(np.uint8)
+
+    def stop():
+        raise KeyboardInterrupt
+
+    words = ["train", "stream=split_mnist", "learner.hidden=[8]", "training.epochs=1", "training.batch_size=4",
+             "threads=1", "tracker=none", "measures=none", f"data.root={tmp_path}", f"output={tmp_path / 'runs'}"]
+    files(tmp_path, 0)
+    with monkeypatch.context() as patch:
+        after_row(patch, 2, stop)
+        assert main(words) == 130
+    capsys.readouterr()
+    files(tmp_path, 1)
+    assert main([*words, "resume=auto"]) == 2
+    one_line(capsys, "stream (saved ", "resume=never")
+    files(tmp_path, 0)
+    assert main([*words, "resume=auto"]) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_second_signal_ends_at_once(number):
+    before = signal.getsignal(number)
+    with listening() as request:
+        os.kill(os.getpid(), number)
+        assert request.number == number
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(number) is before
+
+
+def test_interrupted_comes_home_from_a_worker():
+    found = pickle.loads(pickle.dumps(Interrupted(signal.SIGTERM)))
+    assert (found.number, str(found)) == (signal.SIGTERM, "ended by SIGTERM")

@@ -1,6 +1,7 @@
 import gzip
 import hashlib
 import io
+import os
 import pickle
 import tarfile
 import threading
@@ -233,6 +234,16 @@ def cifar_archive(folder, batches, meta):
     return packed.getvalue(), sums
 
 
+class Hostile:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
 def test_cifar100_is_fetched_and_read(site, monkeypatch, tmp_path):
     known = pytest.importorskip("torchvision").datasets.CIFAR100
     rng = np.random.default_rng(0)
@@ -252,9 +263,11 @@ def test_cifar100_is_fetched_and_read(site, monkeypatch, tmp_path):
     assert (table.train.x.numpy().reshape(6, 3072) == pixels).all()
     assert table.groups == ((1, 3), (0, 2))
     assert table.group_names == ("even", "odd")
-    (tmp_path / "cifar-100-python/test").write_bytes(b"other")
-    with pytest.raises(DataError, match=r"cifar-100-python/test"):
-        CIFAR100().load(tmp_path, False)
+    for other in (b"other", pickle.dumps(Hostile(str(tmp_path / "harmed")))):
+        (tmp_path / "cifar-100-python/test").write_bytes(other)
+        with pytest.raises(DataError, match=r"cifar-100-python/test"):
+            CIFAR100().load(tmp_path, False)
+    assert not (tmp_path / "harmed").exists()
 
 
 def test_one_process_at_a_time_makes_a_file(site, tmp_path):

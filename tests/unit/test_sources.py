@@ -1,3 +1,4 @@
+import os
 import pickle
 import shutil
 import zipfile
@@ -175,6 +176,34 @@ def test_decoded_images_are_kept_and_checked(tmp_path, cache, monkeypatch):
     assert decoded_again == [6, 4]
     picture(tmp_path / "pets/train/cat/new.png", 7)
     assert len(ImageFolder("pets").load(tmp_path, False).train.y) == 7
+
+
+class Hostile:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_a_hostile_file_among_the_decoded_ones_runs_nothing(tmp_path, cache):
+    folder(tmp_path / "pets")
+    first = ImageFolder("pets").load(tmp_path, False)
+    (kept,) = cache.glob("*.pt")
+    torch.save({"content": Hostile(str(tmp_path / "harmed")), "crc": 0}, kept)
+    assert torch.equal(ImageFolder("pets").load(tmp_path, False).train.x, first.train.x)
+    kept.write_bytes(pickle.dumps(Hostile(str(tmp_path / "harmed"))))
+    assert torch.equal(ImageFolder("pets").load(tmp_path, False).train.x, first.train.x)
+    assert not (tmp_path / "harmed").exists()
+
+
+def test_an_image_that_unpacks_to_too_much_is_named(tmp_path, monkeypatch):
+    folder(tmp_path / "pets")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 31)  # Pillow refuses twice as many; the pictures have 64
+    with pytest.raises(DataError, match=r"cat/0\.png.*bomb"):
+        ImageFolder("pets").load(tmp_path, False)
 
 
 def test_images_of_different_size_need_a_size(tmp_path):
