@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from cl.build import construct, locate
+from cl.cli.compose import compose
 from cl.errors import AccessError, DataError
 from cl.seeding import step_keys
 from cl.streams import TaskStream
@@ -208,3 +209,13 @@ def test_yaml_lists_every_field_with_a_comment(file):
     for line in text.splitlines()[1:]:
         field, _, value = line.strip().partition(":")
         assert "#" in line or not value.strip() or "_target_" in field, line
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if "defaults:" in (FOLDER / f"{n}.yaml").read_text()])
+def test_what_a_stream_chooses_of_other_groups_gives_way_to_the_command_line(name):
+    config = compose([f"stream={name}"])
+    assert "defaults" not in config["stream"]
+    assert config["choices"]["learner"] == "gru"
+    config = compose([f"stream={name}", "learner=lstm", "training.epochs=7", "optimizer.lr=0.5"])
+    assert (config["choices"]["learner"], config["training"]["epochs"]) == ("lstm", 7)
+    assert config["optimizer"]["lr"] == 0.5
