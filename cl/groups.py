@@ -16,6 +16,8 @@ from cl.runs import Run, flatten
 Array = NDArray[np.float64]
 # What may differ between two runs of one condition: the seed, and where and on what the run was made.
 _PLACE = ("output", "name", "group", "tags", "resume", "tracker", "data", "checkpoint", "threads", "device")
+# Strategies that serve as references, the fittest first.
+REFERENCES = {"joint": ("joint", "cumulative"), "naive": ("naive",)}
 ASIDE = frozenset(("seed", "replicas", "measures", "choices", *_PLACE))
 
 
@@ -179,7 +181,7 @@ def references(g: Group, groups: Sequence[Group]) -> dict[str, Group]:
     """
     found: dict[str, Group] = {}
     own = dict(flatten({k: v for k, v in g.config.items() if k != "strategy"}))
-    for role, names in (("joint", ("joint", "cumulative")), ("naive", ("naive",))):
+    for role, names in REFERENCES.items():
         best = -1
         for other in groups:
             if other.strategy in names and other.runs and other.config.get("stream") == g.config.get("stream"):

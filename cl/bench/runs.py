@@ -4,7 +4,7 @@ import functools
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from cl.evaluator import EvaluationOptions
 from cl.learners.base import Learner
 from cl.learners.cnn import CNN
 from cl.learners.mlp import MLP
+from cl.measures.base import Measure
 from cl.seeding import seeded
 from cl.strategy import Strategy
 from cl.streams import TaskStream
@@ -49,14 +50,16 @@ def engine_of(
     stream: Stream,
     learner: str = "mlp",
     options: TrainingOptions | None = None,
+    evaluation: EvaluationOptions | None = None,
+    measures: Sequence[Measure] = (),
     **fields: Any,
 ) -> Engine:
-    """Return a fresh engine."""
+    """Return a fresh engine; `fields` are the strategy's."""
     with seeded(stream.info.seed, "strategy"):
         made = strategy(learner_of(learner, stream), stream.info, **fields)
     device = stream.test(0).device
     training = options or TrainingOptions(epochs=1, batch_size=128)
-    return Engine(made.to(device), stream, adam, training, EvaluationOptions())
+    return Engine(made.to(device), stream, adam, training, evaluation or EvaluationOptions(), measures=measures)
 
 
 def tracked(engine: Engine) -> None:

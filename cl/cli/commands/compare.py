@@ -7,6 +7,7 @@ Examples::
     lethe compare runs/split_digits --markdown > table.md
     lethe compare runs/split_digits --runs --csv > every_run.csv
     lethe compare runs/split_digits --costs
+    lethe compare runs/split_digits --references --metric intransigence,share_of_gap_closed
 """
 
 import argparse
@@ -31,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--by", metavar="KEYS", help="settings that make a row, e.g. strategy,stream or learner.hidden")
     made.add_argument("--metric", metavar="NAMES", help="metrics or cost.NAME, separated by commas, or all")
     made.add_argument("--costs", action="store_true", help="also passes, parameters, bytes, peak memory and seconds")
+    made.add_argument("--references", action="store_true", help="first make the naive and joint runs that are missing")
     made.add_argument("--interval", choices=METHODS, default="t", help="kind of interval (default: t)")
     made.add_argument("--level", type=float, default=0.95, help="coverage of the interval (default: 0.95)")
     made.add_argument("--runs", action="store_true", help="one row for each run and metric instead of means")
@@ -46,6 +48,10 @@ def main(argv: list[str]) -> int:
     options = parser().parse_intermixed_args(argv)
     from cl import comparison
 
+    if options.references:
+        from cl.cli.references import with_references
+
+        with_references(options.folders)
     groups = [g for g in group([load(folder) for folder in find(options.folders)]) if g.runs]
     if not groups:
         raise ConfigError("Expected `runs` with results, got only runs that failed or have not begun")

@@ -18,6 +18,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--out", type=Path, help="folder for report.html and figures/ (default: the first folder given)")
     made.add_argument("--title", default="", help="heading of the page")
+    made.add_argument("--references", action="store_true", help="first make the naive and joint runs that are missing")
     made.add_argument("--no-figures", action="store_true", help="write the page without PNG, SVG and csv files")
     return made
 
@@ -27,6 +28,10 @@ def main(argv: list[str]) -> int:
     options = parser().parse_intermixed_args(argv)
     from cl.report.write import write_report
 
+    if options.references:
+        from cl.cli.references import with_references
+
+        with_references(options.folders)
     path = write_report(options.folders, options.out or options.folders[0], options.title, not options.no_figures)
     print(f"report: {path}")
     return 0
