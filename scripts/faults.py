@@ -1,6 +1,7 @@
 """Kill runs and damage their files at random, and count how many end exactly as the undisturbed run.
 
     python scripts/faults.py --kills 200 --damages 50
+    python scripts/faults.py --every                      every strategy, killed once alone and once as three replicas
 
 A run is ended by SIGKILL once it has told of a random share of its progress, or a checkpoint or a result file of it is
 truncated or changed by one bit; then the same configuration is started again with resume=auto. Equal are all numbers of
@@ -12,6 +13,7 @@ import argparse
 import importlib
 import json
 import os
+import pkgutil
 import random
 import shutil
 import signal
@@ -19,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ import torch
 
 from cl import checkpoint
 from cl.cli.compose import compose
+from cl.cli.compose import options as choices
 from cl.files import CHECKPOINT, CHECKPOINT_BEFORE
 from cl.results import Results
 from cl.run import run
@@ -39,6 +42,7 @@ COMMON = ("stream=split_digits", "training.epochs=3", "training.batch_size=16", 
           "checkpoint.steps=20", "tracker=files", "resume=auto", "measures=none")
 DAMAGED = ((CHECKPOINT,), (CHECKPOINT, CHECKPOINT_BEFORE), ("results.npz",), ("results.json",), ("status.json",))
 ROOT = Path(__file__).parents[1]
+MANNERS = ("real command", "3 replicas", "3 replicas", *7 * ("forked",))  # of ten rounds of the strategies
 
 
 @dataclass(frozen=True)
@@ -126,19 +130,27 @@ def ends_equal(whole: Whole, at: Path, start: Callable[[Whole, Path], int]) -> b
     return all(equal(one, two) for one, two in pairs)
 
 
+def scenario(strategy: str) -> str:
+    """Return the first scenario that a strategy supports."""
+    target = compose([f"strategy={strategy}"])["strategy"]["_target_"]
+    found: str = pkgutil.resolve_name(target).scenarios[0]
+    return found
+
+
 class Trials:
     """Disturbs runs below a folder and counts how they end.
 
     Args:
         where: folder for the runs.
         draw: random numbers.
+        strategies: whose runs.
 
     Attributes:
         found: (manner, strategy, share done when it was disturbed, whether it ended equal), in order.
     """
 
-    def __init__(self, where: Path, draw: random.Random) -> None:
-        self.where, self.draw = where, draw
+    def __init__(self, where: Path, draw: random.Random, strategies: Sequence[str] = STRATEGIES) -> None:
+        self.where, self.draw, self.strategies = where, draw, strategies
         self.wholes: dict[tuple[str, int], Whole] = {}
         self.found: list[tuple[str, str, float, bool]] = []
 
@@ -147,29 +159,30 @@ class Trials:
         key = (strategy, replicas)
         if key not in self.wholes:
             at = self.where / f"{strategy}-whole-{replicas}"
-            words = (*COMMON, f"strategy={strategy}", f"replicas={replicas}")
+            words = (*COMMON, f"strategy={strategy}", f"stream.scenario={scenario(strategy)}", f"replicas={replicas}")
             new = Whole(words, compose(words), at, 0)
             if os.waitpid(fork(new, at), 0)[1] != 0:
                 raise RuntimeError(Path(f"{at}.log").read_text())
             self.wholes[key] = Whole(words, new.config, at, told(at))
         return self.wholes[key]
 
-    def kills(self, count: int) -> None:
-        """Kill `count` runs."""
+    def kills(self, count: int, manners: Sequence[str] = MANNERS) -> None:
+        """Kill `count` runs, a round of the strategies after another, each round in its manner."""
         for i in range(count):
-            strategy, turn = STRATEGIES[i % len(STRATEGIES)], i // len(STRATEGIES) % 10
-            manner, start = ("real command", command) if turn == 0 else ("forked", fork)
-            whole = self.whole(strategy, 3 if turn in (1, 2) else 1)
+            strategy = self.strategies[i % len(self.strategies)]
+            manner = manners[i // len(self.strategies) % len(manners)]
+            start = command if manner == "real command" else fork
+            whole = self.whole(strategy, 3 if manner == "3 replicas" else 1)
             at, share = self.where / f"kill-{i}", None
             while share is None:  # it ended before it was killed
                 shutil.rmtree(at, ignore_errors=True)
                 share = kill(whole, at, start, self.draw)
-            self._note("SIGKILL, " + ("3 replicas" if turn in (1, 2) else manner), strategy, share, whole, at, start)
+            self._note(f"SIGKILL, {manner}", strategy, share, whole, at, start)
 
     def damages(self, count: int) -> None:
         """Damage files of `count` runs: checkpoints of a killed one, results and state of a complete one."""
         for i, names in zip(range(count), self._turns(), strict=False):
-            strategy = STRATEGIES[i % len(STRATEGIES)]
+            strategy = self.strategies[i % len(self.strategies)]
             whole, at, share = self.whole(strategy, 1), self.where / f"damage-{i}", 1.0
             if CHECKPOINT in names:
                 while not all((folder / n).exists() for n in names for folder in folders(at)) or not folders(at):
@@ -230,14 +243,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--damages", type=int, default=50)
+    parser.add_argument("--every", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         warm(Path(folder))
-        trials = Trials(Path(folder), random.Random(options.seed))
-        trials.kills(options.kills)
-        trials.damages(options.damages)
+        if options.every:
+            names = choices("strategy")
+            trials = Trials(Path(folder), random.Random(options.seed), names)
+            trials.kills(2 * len(names), ("forked", "3 replicas"))
+        else:
+            trials = Trials(Path(folder), random.Random(options.seed))
+            trials.kills(options.kills)
+            trials.damages(options.damages)
     rows = trials.table()
     for row in rows:
         part = f"{row['strategies']} strategies, at {100 * row['from']:.0f} to {100 * row['to']:.0f} % of the run"

@@ -34,7 +34,8 @@ class Wandb(Board):
 
     Everything within training is drawn against ``step`` (steps since the beginning of the run), everything measured
     after a task against ``tasks_learned``. A server that cannot be reached costs `timeout` seconds once: the run then
-    goes on offline and the command that uploads it later is printed. A resumed run goes on under its id.
+    goes on offline and the command that uploads it later is printed. One that goes away later holds up no training, but
+    the end: by the client's own 20 seconds and `timeout`. A resumed run goes on under its id.
 
     Args:
         project: name of the project.

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from rich.console import Console
 
@@ -245,8 +246,6 @@ def test_out_of_memory_before_training_is_named(tmp_path, capsys):
 
 
 def test_out_of_memory_in_training_is_named_and_what_was_measured_is_kept(tmp_path, monkeypatch, capsys):
-    import torch
-
     after_row(monkeypatch, 2, lambda: torch.empty(10**15))  # the allocator's own error
     assert train(tmp_path) == 1
     one_line(capsys, "out of memory", "training.batch_size")
@@ -401,3 +400,18 @@ def test_the_second_signal_ends_at_once(number):
 def test_interrupted_comes_home_from_a_worker():
     found = pickle.loads(pickle.dumps(Interrupted(signal.SIGTERM)))
     assert (found.number, str(found)) == (signal.SIGTERM, "ended by SIGTERM")
+
+
+def test_what_failed_is_repeated_only_when_asked(tmp_path, monkeypatch, capsys, whole):
+    with monkeypatch.context() as patch:
+        after_row(patch, 2, lambda: torch.empty(10**15))
+        assert train(tmp_path / "run") == 1
+    capsys.readouterr()
+    assert train(tmp_path / "run", "resume=auto") == 1
+    one_line(capsys, "out of memory", "resume=retry runs it again")
+    assert train(tmp_path / "run", "resume=retry") == 0
+    same(whole, tmp_path / "run")
+    capsys.readouterr()
+    for resume in ("auto", "retry"):
+        assert train(tmp_path / "run", f"resume={resume}") == 0
+        assert "complete before, not run again" in capsys.readouterr().out
