@@ -90,7 +90,11 @@ def counted(strategy: nn.Module) -> Iterator[Passes]:
     # Not hooks of the modules themselves: a strategy may copy its learner meanwhile, and the copy would keep them.
     handle = register_module_forward_hook(mark)  # type: ignore[arg-type]  # torch takes a new output, its stub does not
     try:
-        yield passes
+        if "torch._dynamo" in sys.modules:  # compiled steps are counted as they were written
+            with torch.compiler.set_stance("force_eager"):
+                yield passes
+        else:
+            yield passes
     finally:
         handle.remove()
 
@@ -107,11 +111,12 @@ class StepPasses:
 
     Args:
         every: True counts every step; False the first one of each batch size.
+        known: the passes of a step by batch size, where they are known already.
     """
 
-    def __init__(self, every: bool) -> None:
+    def __init__(self, every: bool, known: dict[int, Passes] | None = None) -> None:
         self.every = every
-        self.known: dict[int, Passes] = {}
+        self.known = known or {}
 
     def take(
         self, strategy: nn.Module, size: int, step: Callable[[], Tensor], replicas: int = 1

@@ -88,6 +88,7 @@ class Engine:
         self.seconds = {"train": 0.0, "evaluate": 0.0, "consolidate": 0.0, "measure": 0.0}
         self.samples = self.parameters_trained = 0
         self.passes = Passes()
+        self.step_passes = StepPasses(every=True)  # of the present task
         self._loaded: dict[str, Any] | None = None
         self.block = 0  # first step of the present block
         self.begun = self.stopped = False  # of the present task: prepared; ended early
@@ -147,7 +148,7 @@ class Engine:
             strategy.load_state(state["strategy"])
         view = TrainingView(self.stream, k, strategy.sees, type(strategy).__name__)
         self.data = strategy.training_data(view, k)
-        self.step_passes = StepPasses(every=strategy.vectorizable is not True)
+        self.step_passes = StepPasses(strategy.vectorizable is not True and not self.options.compile)
         self.update.refresh(strategy, reset=k > 0 and self.options.optimizer_state == "reset" and not self.online)
         trained = sum(p.numel() for p in self.update.parameters.values())
         self.parameters_trained = max(self.parameters_trained, trained)
@@ -164,6 +165,7 @@ class Engine:
             self.online_scores[: self.step] = state["online_scores"].to(self.device)
             self.stopping.best, self.stopping.waited = state["stopping"]
             self.passes = Passes(*state["passes"])  # `begin_task` was counted before
+            self.step_passes.known = {size: Passes(*known) for size, known in state["step_passes"].items()}
             if self.scheduler is not None:
                 self.scheduler.load_state_dict(state["scheduler"])
         self.block, self.begun = self.step, True
@@ -338,6 +340,7 @@ class Engine:
             "seconds": dict(self.seconds),
             "samples": self.samples,
             "passes": [self.passes.forward, self.passes.backward],
+            "step_passes": {n: [p.forward, p.backward] for n, p in self.step_passes.known.items()},
             "parameters_trained": self.parameters_trained,
             "measures": [measure.state_dict() for measure in self.measures],
         }

@@ -43,7 +43,7 @@ class Updater:
         old = self.optimizer
         self.parameters = {n: p for n, p in strategy.named_parameters() if p.requires_grad}
         self.optimizer = self.make_optimizer(self.parameters.values()) if self.parameters else None
-        self.programs = {strategy: compiled(strategy)} if self.compile else {}
+        self.programs = {strategy: compiled(strategy.forward)} if self.compile else {}
         if old is not None and self.optimizer is not None and not reset:
             for p in self.parameters.values():
                 if p in old.state:

@@ -30,7 +30,10 @@ class Lanes:
 
     def __init__(self, engines: Sequence[Engine]) -> None:
         self.engines = sorted(engines, key=lambda e: -e.schedule.n)
-        self.step_passes = StepPasses(every=False)
+        known = {size: passes for e in self.engines for size, passes in e.step_passes.known.items()}
+        self.step_passes = StepPasses(every=False, known=known)
+        for engine in self.engines:
+            engine.step_passes = self.step_passes
         self.failed: list[tuple[Engine, TrainingError]] = []
         first = self.engines[0]
         self.clip_norm, self.autocast, self.device = first.update.clip_norm, first.update.autocast, first.device
