@@ -7,7 +7,7 @@ import pytest
 
 from tests.cluster.conftest import REPOSITORY, sweep, wait
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400)]
 NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
 
 

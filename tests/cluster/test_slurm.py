@@ -9,8 +9,8 @@ import pytest
 from cl.results import Results
 from tests.cluster.conftest import sweep, wait
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
-LONG = ["hydra/launcher=slurm", "hydra.launcher.mem_gb=1", "stream=split_digits", "training.epochs=150",
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400)]
+LONG = ["hydra/launcher=slurm", "hydra.launcher.mem_gb=1", "stream=split_digits", "training.epochs=100",
         "training.batch_size=16", "learner.hidden=[64,64]", "checkpoint.steps=100", "strategy=ewc"]
 
 
