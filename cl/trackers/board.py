@@ -84,9 +84,16 @@ def matrix_rows(accuracy: Array) -> list[Iterable[float]]:
 
 
 def summary(results: Results) -> dict[str, float]:
-    """Return every measure and cost of a run as one number each: ``measures/forgetting``, ``costs/samples``, ..."""
+    """Return every measure and cost of a run as one number each: ``measures/forgetting``, ``costs/samples``, ...
+
+    Of what a measure saw of the network, the mean as it is after the last task.
+    """
+    from cl.groups import final
     from cl.metrics.base import measure, per_replica
 
     found = {f"measures/{name}": per_replica(values).mean() for name, values in measure(results).items()}
+    for name, facts in results.measures.items():
+        if facts.get("summary", True):
+            found[f"measures/{name}"] = final(facts, np.asarray(facts["values"], np.float64)[None])[0]
     found |= {f"costs/{name}": value for name, value in results.costs.items() if isinstance(value, int | float)}
     return {name: float(value) for name, value in found.items() if np.isfinite(value)}

@@ -12,7 +12,7 @@ from cl.results import Results
 from cl.testing import TinyStream
 from cl.testing.tiny import engine
 from cl.trackers.base import RunFacts, Tracker
-from cl.trackers.board import Board, series
+from cl.trackers.board import Board, series, summary
 from cl.trackers.tensorboard import Tensorboard
 from cl.trackers.trackio import Trackio
 from strategies.naive import Naive
@@ -55,6 +55,16 @@ def test_a_board_is_shown_every_number_at_its_step():
     losses = [(step, v["train/task"]) for step, v in board.lines if "train/loss" in v]
     assert losses == sorted(losses)
     assert losses[-1] == (sum(results.task_steps), 3)
+
+
+def test_the_summary_has_what_was_seen_of_the_network_at_the_end():
+    facts = {"axes": ["task trained", "task"], "summary": True}
+    seen = {"nll": {**facts, "values": np.array([[9.0, np.nan], [1.0, 2.0]])}}
+    seen |= {"confusion": {**facts, "summary": False, "values": np.ones((2, 2))}}
+    found = summary(Results(np.zeros((1, 3, 2)), np.zeros((1, 3, 2)), [0], costs={"samples": 7}, measures=seen))
+    assert found["measures/nll"] == 1.5  # the last row
+    assert "measures/confusion" not in found
+    assert found["costs/samples"] == 7
 
 
 def test_steps_of_a_resumed_run_go_on():
