@@ -90,13 +90,14 @@ def histogram(members: Sequence[Member]) -> Figure | None:
     shown = [m for m in members if "forgetting_events" in m.seen and m.n_tasks > 1]
     if not shown:
         return None
-    counts = range(min(MOST, max(m.n_tasks for m in shown)) + 1)
-    names = ("never right", *(str(n) for n in counts[:-1]), f"{counts[-1]} or more")
+    largest = int(max(np.nan_to_num(m.seen["forgetting_events"][1]).max() for m in shown))
+    most = min(MOST, largest)
+    names = ("never right", *(str(n) for n in range(most)), f"{most} or more" if largest > most else str(most))
     points = []
     for i, m in enumerate(shown):
         events, rows = (m.seen[name][1][:, :-1] for name in ("forgetting_events", "example_index"))
         totals = np.isfinite(rows).sum(axis=(1, 2)).tolist()
-        shares = np.stack([_shares(e, total, counts[-1]) for e, total in zip(events, totals, strict=True)])
+        shares = np.stack([_shares(e, total, most) for e, total in zip(events, totals, strict=True)])
         points.append(m.beside(np.arange(len(names), dtype=np.float64), shares, i, len(shown), (0, 1)))
     return Figure(
         "forgetting_events",

@@ -20,8 +20,9 @@ def table(heads: Iterable[str], rows: Iterable[Iterable[object]], label: str) ->
     top = "".join(f'<th scope="col">{escape(h)}</th>' for h in heads)
     body = ""
     for row in rows:
-        first, *rest = (escape(text(v)) for v in row)
-        body += f"<tr><th scope=row>{first}</th>" + "".join(f"<td>{v}</td>" for v in rest) + "</tr>"
+        first, *rest = row
+        cells = "".join(f"<td{' class=n' if isinstance(v, float) else ''}>{escape(text(v))}</td>" for v in rest)
+        body += f"<tr><th scope=row>{escape(text(first))}</th>{cells}</tr>"
     return scroll(f'<table class="plain"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>', label)
 
 
