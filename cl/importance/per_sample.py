@@ -11,6 +11,7 @@ from torch.func import functional_call, grad, vmap
 
 from cl.batch import Batch
 from cl.importance import layers
+from cl.learners.sequence import SequenceLearner
 
 if TYPE_CHECKING:
     from cl.strategy import Strategy
@@ -124,8 +125,12 @@ def _general(
     sums = {n: torch.zeros_like(p) for n, p in parameters.items()}
     first = Batch(batch.x[:1], batch.y[:1], batch.task[:1], batch.key)
     count = len(scores(strategy("logits", first.x, first.task), first))
-    size = max(1, layers.CHUNK // sum(p.numel() for p in parameters.values()))
+    size = at_once(strategy, batch, parameters)
     pieces = list(zip(*(torch.split(t, size) for t in (batch.x, batch.y, batch.task)), strict=True))
+    if size == 1:
+        for piece in pieces:
+            _add_one(sums, strategy, Batch(*piece, batch.key), scores, parameters, power)
+        return sums
     for v in range(count):
         gradient = grad(partial(score, v))
         for piece in pieces:
@@ -138,3 +143,27 @@ def _general(
                 for name, g in grads.items():
                     sums[name.removeprefix("learner.")] += layers.raised(g, power).sum(0)
     return sums
+
+
+def at_once(strategy: "Strategy", batch: Batch, parameters: dict[str, nn.Parameter]) -> int:
+    """Return how many samples' gradients `vmap` may take together: a sequence holds them for every step of time."""
+    steps = batch.x.shape[1] if isinstance(strategy.learner, SequenceLearner) else 1
+    return max(1, layers.CHUNK // (steps * sum(p.numel() for p in parameters.values())))
+
+
+def _add_one(
+    sums: dict[str, Tensor],
+    strategy: "Strategy",
+    one: Batch,
+    scores: Scores,
+    parameters: dict[str, nn.Parameter],
+    power: int,
+) -> None:
+    """Add the gradients of one sample to `sums`, by plain backward passes (fused layers keep their kernels)."""
+    with torch.enable_grad():
+        rows = scores(strategy("logits", one.x, one.task), one)
+    for row in rows:
+        found = torch.autograd.grad(row.sum(), list(parameters.values()), retain_graph=True, allow_unused=True)
+        for name, g in zip(parameters, found, strict=True):
+            if g is not None:
+                sums[name] += layers.raised(g, power)
