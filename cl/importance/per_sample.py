@@ -128,8 +128,8 @@ def _general(
     size = at_once(strategy, batch, parameters)
     pieces = list(zip(*(torch.split(t, size) for t in (batch.x, batch.y, batch.task)), strict=True))
     if size == 1:
-        for piece in pieces:
-            _add_one(sums, strategy, Batch(*piece, batch.key), scores, parameters, power)
+        for x, y, task in pieces:
+            _add_one(sums, strategy, Batch(x, y, task, batch.key), scores, parameters, power)
         return sums
     for v in range(count):
         gradient = grad(partial(score, v))
