@@ -1,6 +1,7 @@
 """What a run measured: the accuracy matrix, losses, curves, costs; written as npz and json."""
 
 import hashlib
+import io
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +70,7 @@ class Results:
             np.savez_compressed(file, allow_pickle=False, **arrays)
         rest = {k: v for k, v in vars(self).items() if not isinstance(v, np.ndarray)}
         rest["measures"] = {n: {k: v for k, v in m.items() if k != "values"} for n, m in self.measures.items()}
+        rest["archive"] = _digest((folder / "results.npz").read_bytes())  # a zip checks not its directory
         with atomic_path(folder / "results.json") as path:
             path.write_text(json.dumps({**rest, "checksum": _checksum(rest)}, indent=1, allow_nan=True))
 
@@ -81,11 +83,14 @@ class Results:
             DataError: a file is truncated or changed.
         """
         try:
-            with np.load(folder / "results.npz", allow_pickle=False) as arrays:
+            content = (folder / "results.npz").read_bytes()
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
                 found: dict[str, Any] = {k: arrays[k] for k in arrays.files}
             rest = json.loads((folder / "results.json").read_text(encoding="utf-8"))
             if rest.pop("checksum", None) not in (None, _checksum(rest)):  # None: written by an earlier version
                 raise ValueError("results.json does not match its checksum")
+            if rest.pop("archive", None) not in (None, _digest(content)):
+                raise ValueError("results.npz does not match its checksum")
             for name, facts in rest["measures"].items():
                 facts["values"] = found.pop(f"measures/{name}")
             return cls(**found, **rest)
@@ -97,6 +102,10 @@ class Results:
 
 
 def _checksum(rest: dict[str, Any]) -> str:
-    """Return a checksum of what the json file holds; the arrays' archive has its own."""
+    """Return a checksum of what the json file holds."""
     plain = json.loads(json.dumps(rest))  # as it will be read: keys are text
-    return hashlib.blake2b(json.dumps(plain, sort_keys=True).encode(), digest_size=8).hexdigest()
+    return _digest(json.dumps(plain, sort_keys=True).encode())
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=8).hexdigest()

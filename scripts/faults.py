@@ -182,13 +182,15 @@ class Trials:
     def damages(self, count: int) -> None:
         """Damage files of `count` runs: checkpoints of a killed one, results and state of a complete one."""
         for i, names in zip(range(count), self._turns(), strict=False):
-            strategy = self.strategies[i % len(self.strategies)]
-            whole, at, share = self.whole(strategy, 1), self.where / f"damage-{i}", 1.0
+            strategy = self.strategies[i // len(DAMAGED) % len(self.strategies)]
+            whole, at = self.whole(strategy, 1), self.where / f"damage-{i}"
+            share: float | None = None
             if CHECKPOINT in names:
-                while not all((folder / n).exists() for n in names for folder in folders(at)) or not folders(at):
+                while share is None or not all((folder / n).exists() for n in names for folder in folders(at)):
                     shutil.rmtree(at, ignore_errors=True)
-                    share = kill(whole, at, fork, self.draw) or 1.0
+                    share = kill(whole, at, fork, self.draw)
             else:
+                share = 1.0
                 shutil.copytree(whole.at, at)
             for name in names:
                 damage(folders(at)[0] / name, self.draw)

@@ -22,6 +22,7 @@ from cl import checkpoint, ledger
 from cl.cli.commands.runs import age
 from cl.cli.main import main
 from cl.engine import Engine
+from cl.errors import DataError
 from cl.folder import RunFolder
 from cl.live import read as read_live
 from cl.report.terminal import show
@@ -415,3 +416,12 @@ def test_what_failed_is_repeated_only_when_asked(tmp_path, monkeypatch, capsys, 
     for resume in ("auto", "retry"):
         assert train(tmp_path / "run", f"resume={resume}") == 0
         assert "complete before, not run again" in capsys.readouterr().out
+
+
+def test_an_archive_that_lost_an_array_is_noticed(tmp_path):
+    """A change in a zip's directory passes its own checksums."""
+    accuracy = np.zeros((1, 3, 2))
+    Results(accuracy, accuracy, [0], train_loss=np.ones((1, 5), np.float32)).save(tmp_path)
+    np.savez_compressed(tmp_path / "results.npz", accuracy=accuracy, loss=accuracy)
+    with pytest.raises(DataError, match=r"results\.npz does not match its checksum"):
+        Results.load(tmp_path)
