@@ -2,8 +2,9 @@
 
 A strategy is an `nn.Module`. All of its state is parameters and buffers, so `state_dict()` is the checkpoint, and
 `torch.func` can stack S strategies into a population that runs the same methods. Hot-path methods (`loss`, `penalty`,
-`gradients`, `after_step`, `predict`) are called every step and see tensors only: no `.item()`, no `if` on data, no
-boolean-mask indexing. Host-path methods (`grow`, `begin_task`, `end_task`, `training_data`) are ordinary Python.
+`gradients`, `after_step`, `edit_moments`, `predict`) are called every step and see tensors only: no `.item()`, no `if`
+on data, no boolean-mask indexing. Host-path methods (`grow`, `begin_task`, `end_task`, `training_data`) are ordinary
+Python.
 """
 
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 SCENARIOS = ("task", "domain", "class", "online")
 Aux = dict[str, Tensor]
+Moments = dict[str, dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Strategy(nn.Module):
         scenarios: the scenarios it supports; a strategy that needs boundaries leaves ``online`` out.
         needs_task_id: True if `predict` must be told the task.
         sees: the training data it may touch: ``current`` (the task at hand), ``past`` (also earlier tasks), ``all``.
-        protects: True if it claims to forget less than fine-tuning.
+        protects: the scenarios in which it claims to forget less than fine-tuning; True stands for all it supports.
         neutral: arguments with which it is exactly fine-tuning, or None where there are none.
         small: arguments that differ from its yaml on the tiny stream of the contract checks (a memory of 2000
             samples, a threshold for images).
@@ -65,7 +67,7 @@ class Strategy(nn.Module):
     scenarios: ClassVar[tuple[str, ...]] = SCENARIOS
     needs_task_id: ClassVar[bool] = False
     sees: ClassVar[str] = "current"
-    protects: ClassVar[bool] = False
+    protects: ClassVar[bool | tuple[str, ...]] = False
     neutral: ClassVar[Mapping[str, Any] | None] = None
     small: ClassVar[Mapping[str, Any]] = {}
     vectorizable: ClassVar[bool | str] = True
@@ -134,6 +136,14 @@ class Strategy(nn.Module):
 
     def after_step(self, batch: Batch, aux: Aux) -> None:
         """Update own buffers and parameters in place after the optimiser's step."""
+
+    def edit_moments(self, moments: Moments) -> None:
+        """Edit in place what the optimiser remembers, after `after_step`.
+
+        Args:
+            moments: by full parameter name, then by the optimiser's own name (``exp_avg``, ``momentum_buffer``...), the
+                tensors it keeps in the parameter's shape; counters of steps are not among them.
+        """
 
     def predict(self, x: Tensor, task: int | None = None) -> Tensor:
         """Return scores (B, C) over the outputs the scenario allows at test time; `task` is given only in ``task``."""

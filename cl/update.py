@@ -1,6 +1,6 @@
 """One optimisation step of the contract, and what a strategy's own `step` may use of it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cl.batch import Batch
 from cl.compiler import compiled, light_step
-from cl.strategy import Aux, Strategy, overrides
+from cl.strategy import Aux, Moments, Strategy, overrides
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
@@ -67,7 +67,14 @@ class Updater:
         if overrides(strategy, "after_step"):
             with torch.no_grad():
                 strategy("after_step", batch, aux)
+        self.edit_moments(strategy)
         return loss.detach()
+
+    def edit_moments(self, strategy: Strategy) -> None:
+        """Let a strategy that asks for it edit what the optimiser remembers."""
+        if self.optimizer is not None and overrides(strategy, "edit_moments"):
+            with torch.no_grad():
+                strategy("edit_moments", moments(self.optimizer, self.parameters))
 
     def minimise(self, loss: Tensor, edit: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None) -> None:
         """Take one optimiser step down `loss` (); `edit` changes the gradients before they are clipped."""
@@ -104,3 +111,12 @@ class Updater:
         """Restore what `state_dict` returned, after `refresh` has built the optimiser."""
         if self.optimizer is not None and state:
             self.optimizer.load_state_dict(state)
+
+
+def moments(optimizer: torch.optim.Optimizer, parameters: Mapping[str, Tensor]) -> Moments:
+    """Return the tensors of a parameter's shape that an optimiser keeps, by the parameter's name and their own."""
+    return {
+        name: {key: v for key, v in optimizer.state.get(p, {}).items() if isinstance(v, Tensor) and v.shape == p.shape}
+        for name, p in parameters.items()
+        if p.dim() > 0
+    }

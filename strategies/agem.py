@@ -34,7 +34,7 @@ class AGEM(Strategy):
     """
 
     paper = Paper("Efficient lifelong learning with A-GEM", 2019, "https://arxiv.org/abs/1812.00420")
-    protects = True
+    protects = ("task", "domain")
     neutral: ClassVar[dict[str, Any]] = {"reference_batch": 0}
     small: ClassVar[dict[str, Any]] = {"memory_size": 60}
     memory: Memory

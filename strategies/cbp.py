@@ -10,9 +10,9 @@ from torch import Tensor
 from cl.batch import Batch
 from cl.errors import expect
 from cl.learners.base import Learner
-from cl.learners.chain import chain
+from cl.learners.chain import as_inputs, chain
 from cl.seeding import uniform
-from cl.strategy import Aux, Paper, Strategy
+from cl.strategy import Aux, Moments, Paper, Strategy
 from cl.streams.base import StreamInfo
 
 UTILITIES = ("contribution", "adaptable_contribution")
@@ -30,11 +30,14 @@ class CBP(Strategy):
         rate: share of a layer's mature units replaced a step, in [0, 1]; 1e-4 in the paper (1e-6 to 1e-3 studied).
         maturity: steps before a new unit may be replaced; 100 in the paper.
         decay: of the running averages, in [0, 1); .99 in the paper.
-        utility: ``contribution`` (paper), or ``adaptable_contribution``: also divided by sum|w_in| (the authors' first
-            version, arXiv 2108.06325: units whose weights are small adapt faster).
+        utility: ``contribution`` (paper), or ``adaptable_contribution``: |h - mean h| in place of |h|, divided by
+            sum|w_in| (the authors' first version, arXiv 2108.06325: units whose weights are small adapt faster).
 
-    Differs from the paper: the optimiser's moments of a replaced unit are not reset (nothing to reset with SGD, which
-    the paper's permuted-MNIST experiments use).
+    What the optimiser remembers of the weights into and out of a replaced unit is set to zero, as the paper does for
+    Adam.
+
+    Differs from the paper: Adam's counter of steps, which torch keeps for a whole parameter, is not set back, so that
+    Adam's first steps of a new unit are up to 6.5 times as long as the paper's.
     """
 
     paper = Paper(
@@ -57,22 +60,28 @@ class CBP(Strategy):
         expect(0 <= decay < 1, "strategy.decay", "in [0, 1)", decay)
         expect(utility in UTILITIES, "strategy.utility", f"in {list(UTILITIES)}", utility)
         self.rate, self.maturity, self.decay, self.utility = rate, maturity, decay, utility
-        self.most = [max(1, math.ceil(rate * width)) for width in learner.widths]  # that can be due at one step
+        self.most = tuple(max(1, math.ceil(rate * width)) for width in learner.widths)  # that can be due at one step
         self.layers = chain(learner, "cbp")
         for i, width in enumerate(learner.widths):
             for name in ("utility", "output", "age"):
                 self.register_buffer(f"{name}_{i}", torch.zeros(width))
+            self.register_buffer(f"new_{i}", torch.zeros(width))  # 1 for the units replaced by the last step
             self.register_buffer(f"due_{i}", torch.zeros(()))  # units to replace, a fraction until it reaches one
             # New weights are uniform with the spread of the initial ones.
             self.register_buffer(f"bound_{i}", math.sqrt(3) * self.layers[i].weight.detach().std())
 
     def loss(self, batch: Batch) -> tuple[Tensor, Aux]:
-        """Return the plain loss, and the mean output and mean |output| of every unit."""
+        """Return the plain loss, and of every unit its mean output and how large it is for the utility."""
         hidden = self.learner.activations(batch.x)
         aux: Aux = {}
         for i, h in enumerate(hidden):
             flat = h.detach().transpose(0, 1).flatten(1)  # (width, all samples and places)
-            aux[f"mean_{i}"], aux[f"size_{i}"] = flat.mean(1), flat.abs().mean(1)
+            aux[f"mean_{i}"] = flat.mean(1)
+            if self.utility == "adaptable_contribution":
+                output, age = self.get_buffer(f"output_{i}"), self.get_buffer(f"age_{i}") + 1
+                mean = (self.decay * output + (1 - self.decay) * aux[f"mean_{i}"]) / (1 - self.decay**age)
+                flat = flat - mean[:, None]
+            aux[f"size_{i}"] = flat.abs().mean(1)
         return self.criterion(self.learner.head(self.learner.pool(hidden[-1])), batch), aux
 
     def after_step(self, batch: Batch, aux: Aux) -> None:
@@ -99,17 +108,33 @@ class CBP(Strategy):
                 buffer[units] = torch.where(chosen, 0.0, buffer[units])
 
     def replace(self, i: int, units: Tensor, chosen: Tensor, output: Tensor, key: Tensor) -> None:
-        """Give new weights in and zero weights out to those `units` (n,) of block i that are `chosen` (n,)."""
+        """Give new weights in and zero weights out to those `units` (n,) of block i that are `chosen` (n,).
+
+        The next biases take over their mean `output` (n,).
+        """
         layer, after = self.layers[i], self.layers[i + 1]
-        weight = layer.weight.flatten(1)
+        weight, replaced = layer.weight.flatten(1), self.get_buffer(f"new_{i}")
         shape = (len(units), weight.shape[1])
         new = self.get_buffer(f"bound_{i}") * (2 * uniform(key, shape, f"unit/{i}") - 1)
         weight[units] = torch.where(chosen[:, None], new, weight[units])
-        width = len(self.get_buffer(f"age_{i}"))
-        gone = ((units[:, None] == torch.arange(width, device=units.device)) & chosen[:, None]).to(output.dtype)
-        out = after.weight.view(after.weight.shape[0], width, -1)
+        is_unit = units[:, None] == torch.arange(len(replaced), device=units.device)
+        gone = (is_unit & chosen[:, None]).to(output.dtype)
+        replaced.copy_(gone.sum(0))
+        out = after.weight.view(after.weight.shape[0], len(replaced), -1)
         if after.bias is not None:
             after.bias.add_((out.sum(2) * (output @ gone)).sum(1))
-        out.mul_(1 - gone.sum(0)[None, :, None])
+        out.mul_(1 - replaced[None, :, None])
         if layer.bias is not None:
             layer.bias[units] = torch.where(chosen, 0.0, layer.bias[units])
+
+    def edit_moments(self, moments: Moments) -> None:
+        """Forget the moments of the weights into and out of the units that were just replaced."""
+        names = {id(module): f"{name}." for name, module in self.named_modules()}
+        for i in range(len(self.most)):
+            stays = 1 - self.get_buffer(f"new_{i}")
+            before, after = names[id(self.layers[i])], names[id(self.layers[i + 1])]
+            for leaf in ("weight", "bias"):
+                for moment in moments.get(before + leaf, {}).values():
+                    moment.mul_(stays.reshape(-1, *(1 for _ in moment.shape[1:])))
+            for moment in moments.get(f"{after}weight", {}).values():
+                moment.mul_(as_inputs(stays, self.layers[i + 1]))

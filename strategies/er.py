@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from cl.batch import Batch
@@ -24,9 +25,11 @@ class ER(Strategy):
         memory_size: samples kept in all.
         memory: ``reservoir`` (every sample seen has the same chance to be in it), ``ring`` (the last ones) or
             ``balanced`` (equal shares of the groups seen so far, a uniform sample of each).
-        groups: what a reservoir or ring is cut into, in equal and fixed shares: ``none``, ``class`` or ``task``; a
-            balanced memory balances ``class`` (also for ``none``) or ``task``.
+        groups: what a reservoir or ring is cut into, in equal and fixed shares: ``none``, ``class``, ``task`` or
+            ``both`` (every class of every task, the paper's ring where tasks share labels); a balanced memory balances
+            ``class`` (also for ``none``), ``task`` or ``both``.
         replay_batch: samples recalled a step; None = as many as the incoming batch, 0 = none (fine-tuning).
+        recall_from: ``all`` that is stored, or the ``earlier`` tasks alone (code of Aljundi et al. 2019).
         draw: ``uniform``, or ``balanced``: every class in memory has the same chance.
         weighting: ``mean``: of the losses of both batches together; ``sum``: current + w replay, each a mean;
             ``share``: (1 - w) current + w replay; ``tasks``: 1/k current + (1 - 1/k) replay at task k (van de Ven
@@ -57,6 +60,7 @@ class ER(Strategy):
         draw: str = "uniform",
         weighting: str = "mean",
         replay_weight: float = 1.0,
+        recall_from: str = "all",
     ) -> None:
         super().__init__(learner, info)
         online = info.scenario == "online"
@@ -68,7 +72,8 @@ class ER(Strategy):
             )
         for name, value, known in (
             ("memory", memory, MEMORIES),
-            ("groups", groups, ("none", "class") if online else ("none", "class", "task")),
+            ("groups", groups, ("none", "class") if online else ("none", "class", "task", "both")),
+            ("recall_from", recall_from, ("all",) if online else ("all", "earlier")),
             ("draw", draw, ("uniform", "balanced")),
             ("weighting", weighting, WEIGHTINGS[:3] if online else WEIGHTINGS),
         ):
@@ -80,9 +85,12 @@ class ER(Strategy):
         self.weighting, self.replay_weight = weighting, replay_weight
         self.shards = weighting != "mean" and replay_batch is not None  # the draw must not depend on the part
         self.groups = "class" if memory == "balanced" and groups == "none" else groups
-        n = {"none": 1, "class": info.n_classes, "task": info.n_tasks}[self.groups]
+        self.recall_from = recall_from
+        k, c = info.n_tasks, info.n_classes
+        n = {"none": 1, "class": c, "task": k, "both": k * c}[self.groups]
         kind = {"reservoir": Reservoir, "ring": Ring, "balanced": Balanced}[memory]
-        self.memory = kind(memory_size, sample_fields(info), n)
+        stage = {"stage": torch.zeros((), dtype=torch.long)} if recall_from == "earlier" else {}
+        self.memory = kind(memory_size, sample_fields(info) | stage, n)
 
     def loss(self, batch: Batch) -> Tensor | tuple[Tensor, Aux]:
         """Return the weighted loss () of the incoming and the recalled samples, in one forward pass."""
@@ -105,10 +113,19 @@ class ER(Strategy):
     def recall(self, batch: Batch) -> tuple[Fields, Tensor]:
         """Return the samples to replay and which of them are valid; see `Memory.sample`."""
         n = len(batch.y) if self.replay_batch is None else self.replay_batch
+        return self.memory.sample(n, batch.key, self.chances())
+
+    def chances(self) -> Tensor | None:
+        """Return the relative chance of each slot to be recalled: (M,), or None where all have the same."""
         weights = self.memory.balance(self.memory["y"], self.info.n_classes) if self.draw == "balanced" else None
-        return self.memory.sample(n, batch.key, weights)
+        if self.recall_from == "all":
+            return weights
+        earlier = (self.memory["stage"] < self.tasks_seen).to(torch.float32)
+        return earlier if weights is None else earlier * weights
 
     def after_step(self, batch: Batch, aux: Aux) -> None:
         """Offer the batch to the memory."""
-        group = {"none": None, "class": batch.y, "task": self.tasks_seen.expand(len(batch.y))}[self.groups]
-        self.memory.add({"x": batch.x, "y": batch.y, "task": batch.task}, batch.key, group)
+        task = self.tasks_seen.expand(len(batch.y))
+        both = task * self.info.n_classes + batch.y if self.groups == "both" else None
+        group = {"none": None, "class": batch.y, "task": task, "both": both}[self.groups]
+        self.memory.add({"x": batch.x, "y": batch.y, "task": batch.task, "stage": task}, batch.key, group)

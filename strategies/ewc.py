@@ -36,7 +36,7 @@ class EWC(Strategy):
 
     paper = Paper("Overcoming catastrophic forgetting in neural networks", 2017, "https://arxiv.org/abs/1612.00796")
     scenarios = ("task", "domain", "class")
-    protects = True
+    protects = ("task", "domain")
     neutral: ClassVar[dict[str, Any]] = {"strength": 0.0}
 
     def __init__(

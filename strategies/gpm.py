@@ -1,5 +1,6 @@
 """Gradient projection memory (Saha, Garg and Roy 2021): steps orthogonal to the inputs that each layer has seen."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -35,7 +36,7 @@ class GPM(Strategy):
     Args:
         learner: see `Strategy`; made of linear, convolution and normalisation layers.
         info: see `Strategy`.
-        threshold: share of the energy to hold after the first task, in [0, 1].
+        threshold: share of the energy to hold after the first task, in [0, 1]; one number, or one for each layer.
         increase: how much the threshold grows with each task, >= 0.
         samples: training samples a task whose inputs are taken, > 0.
         project: ``gradient`` (paper) or ``step``.
@@ -46,24 +47,26 @@ class GPM(Strategy):
 
     paper = Paper("Gradient projection memory for continual learning", 2021, "https://arxiv.org/abs/2103.09762")
     scenarios = ("task", "domain", "class")
-    protects = True
+    protects = ("task", "domain")
     neutral: ClassVar[dict[str, Any]] = {"threshold": 0.0, "increase": 0.0}
 
     def __init__(
         self,
         learner: Learner,
         info: StreamInfo,
-        threshold: float = 0.97,
+        threshold: float | Sequence[float] = 0.97,
         increase: float = 0.003,
         samples: int = 300,
         project: str = "step",
     ) -> None:
         super().__init__(learner, info)
-        expect(0 <= threshold <= 1, "strategy.threshold", "in [0, 1]", threshold)
+        self.threshold = threshold if isinstance(threshold, float | int) else tuple(threshold)
+        for value in self.threshold if isinstance(self.threshold, tuple) else (self.threshold,):
+            expect(0 <= value <= 1, "strategy.threshold", "in [0, 1]", value)
         expect(increase >= 0, "strategy.increase", ">= 0", increase)
         expect(samples > 0, "strategy.samples", "> 0", samples)
         expect(project in PROJECTS, "strategy.project", f"in {list(PROJECTS)}", project)
-        self.threshold, self.increase, self.samples = threshold, increase, samples
+        self.increase, self.samples = increase, samples
         self.before = PerParameter(learner) if project == "step" else None
         self.projections = nn.Module()
         self.projected: list[str] = []  # names of layers
@@ -82,6 +85,10 @@ class GPM(Strategy):
                     "Expected `learner` of linear, convolution and normalisation layers for gradient projection, got "
                     f"{type(layer).__name__}"
                 )
+
+        layer_by_layer, n = self.threshold, len(self.projected)
+        fits = not isinstance(layer_by_layer, tuple) or len(layer_by_layer) == n
+        expect(fits, "strategy.threshold", f"one number, or {n} for {n} layers", layer_by_layer)
 
     def projection(self, name: str) -> Tensor:
         """Return the projection onto the inputs a layer must answer as before: (D, D), D with a constant for a bias."""
@@ -116,10 +123,11 @@ class GPM(Strategy):
     @torch.no_grad()
     def end_task(self, task: Task) -> None:
         """Hold the inputs that this task's samples give to each layer."""
-        threshold = min(self.threshold + self.increase * task.index, 1.0)
-        for name, moments in self.moments(task).items():
+        n = len(self.projected)
+        thresholds = self.threshold if isinstance(self.threshold, tuple) else (self.threshold,) * n
+        for (name, moments), threshold in zip(self.moments(task).items(), thresholds, strict=True):
             known = self.projection(name)
-            known.copy_(leading_directions(moments, known, threshold))
+            known.copy_(leading_directions(moments, known, min(threshold + self.increase * task.index, 1.0)))
 
     def moments(self, task: Task) -> dict[str, Tensor]:
         """Return the sum of x x^T over the inputs (or patches) x of each layer: (D, D) float64."""

@@ -25,7 +25,7 @@ class L2(Strategy):
 
     paper = Paper("Re-evaluating continual learning scenarios", 2018, "https://arxiv.org/abs/1810.12488")
     scenarios = ("task", "domain", "class")
-    protects = True
+    protects = ("task", "domain")
     neutral: ClassVar[dict[str, Any]] = {"strength": 0.0}
 
     def __init__(self, learner: Learner, info: StreamInfo, strength: float = 0.1) -> None:

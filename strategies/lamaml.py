@@ -21,8 +21,8 @@ from cl.update import Updater
 class LaMAML(Strategy):
     """Try the batch sample by sample, ask how that looks for the past, and move only where it looks well.
 
-    theta_{j+1} = theta_j - alpha * grad loss(theta_j, sample j); then, on the batch joined with recalled samples,
-    alpha <- alpha - alpha_rate * dL(theta_k)/d alpha and theta <- theta_0 - max(0, alpha) * dL(theta_k)/d theta_0
+    theta_{j+1} = theta_j - max(0, alpha) * grad loss(theta_j, sample j); then, with L the loss on the batch joined with
+    recalled samples, alpha <- alpha - alpha_rate * dL/d alpha and theta <- theta_0 - max(0, alpha) * dL/d theta_0
     (paper, algorithm 1). The run's optimiser is not used: the method is one.
 
     Args:
@@ -33,12 +33,17 @@ class LaMAML(Strategy):
         glances: updates on each batch; the paper studies 1 to 10 (5 on MNIST rotations).
         alpha: first value of every learning rate, > 0.
         alpha_rate: learning rate of the learning rates, >= 0.
+        look: where L is taken: at the ``last`` look-ahead step (the paper's algorithm) or the mean over ``all`` of them
+            (the authors' code, behind the paper's numbers).
         learn: ``alpha`` (La-MAML), ``sync`` (Sync La-MAML: theta moves by the fixed `rate`) or ``none`` (C-MAML: alpha
             is fixed too).
         rate: step of theta for ``sync`` and ``none``, > 0.
         clip: largest norm of the meta-gradient, or None; 2 in the authors' code.
         group: samples of one look-ahead step; 1 in the paper, more is faster.
         second_order: True differentiates through the inner gradients; False takes them as constants, as the paper does.
+
+    Differs from the paper: the algorithm lets a learning rate that fell below 0 climb in the look-ahead; here it counts
+    as 0 there too, as in the authors' code.
     """
 
     paper = Paper("Look-ahead meta learning for continual learning", 2020, "https://arxiv.org/abs/2007.13904")
@@ -55,6 +60,7 @@ class LaMAML(Strategy):
         glances: int = 5,
         alpha: float = 0.15,
         alpha_rate: float = 0.3,
+        look: str = "all",
         learn: str = "alpha",
         rate: float = 0.1,
         clip: float | None = 2.0,
@@ -66,11 +72,12 @@ class LaMAML(Strategy):
         expect(glances > 0, "strategy.glances", "> 0", glances)
         expect(alpha > 0, "strategy.alpha", "> 0", alpha)
         expect(alpha_rate >= 0, "strategy.alpha_rate", ">= 0", alpha_rate)
+        expect(look in ("last", "all"), "strategy.look", "in ['last', 'all']", look)
         expect(learn in ("alpha", "sync", "none"), "strategy.learn", "in ['alpha', 'sync', 'none']", learn)
         expect(rate > 0, "strategy.rate", "> 0", rate)
         expect(clip is None or clip > 0, "strategy.clip", "> 0", clip)
         expect(group > 0, "strategy.group", "> 0", group)
-        self.group = group
+        self.group, self.look = group, look
         self.replay_batch, self.glances, self.alpha_rate = replay_batch, glances, alpha_rate
         self.learn, self.rate, self.clip, self.second_order = learn, rate, clip, second_order
         self.memory = Reservoir(memory_size, sample_fields(info))
@@ -87,7 +94,8 @@ class LaMAML(Strategy):
             stored = int(valid.sum())
             seen = join(batch, {name: value[:stored] for name, value in fields.items()}) if stored else batch
             losses.append(self.meta_step(batch._replace(key=key), seen._replace(key=key)))
-        self.memory.add({"x": batch.x, "y": batch.y, "task": batch.task}, batch.key)
+            if glance == 0:
+                self.memory.add({"x": batch.x, "y": batch.y, "task": batch.task}, batch.key)
         return torch.stack(losses).mean()
 
     def meta_step(self, batch: Batch, seen: Batch) -> Tensor:
@@ -95,6 +103,7 @@ class LaMAML(Strategy):
         weights = dict(self.learner.named_parameters())
         rates = {n: a.clone().requires_grad_() for n, a in self.alpha.items()}
         ahead: dict[str, Tensor] = dict(weights)
+        losses = []
         for j in range(0, len(batch.y), self.group):
             now = slice(j, j + self.group)
             single = Batch(batch.x[now], batch.y[now], batch.task[now], batch.key)
@@ -102,9 +111,12 @@ class LaMAML(Strategy):
                 self.loss_at(ahead, single), list(ahead.values()), create_graph=self.second_order, allow_unused=True
             )
             ahead = {
-                n: w if g is None else w - rates[n] * g for (n, w), g in zip(ahead.items(), inner, strict=True)
+                n: w if g is None else w - rates[n].clamp(min=0) * g
+                for (n, w), g in zip(ahead.items(), inner, strict=True)
             }
-        loss = self.loss_at(ahead, seen)
+            if self.look == "all" or j + self.group >= len(batch.y):
+                losses.append(self.loss_at(ahead, seen))
+        loss = torch.stack(losses).mean()
         found = torch.autograd.grad(loss, [*weights.values(), *rates.values()], allow_unused=True)
         grads = [torch.zeros_like(g) if f is None else f for f, g in zip(found, [*weights.values()] * 2, strict=True)]
         with torch.no_grad():

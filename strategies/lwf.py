@@ -41,7 +41,7 @@ class LwF(Strategy):
 
     paper = Paper("Learning without forgetting", 2016, "https://arxiv.org/abs/1606.09282")
     scenarios = ("task", "domain", "class")
-    protects = True
+    protects = ("task", "domain")
     shards = True
     neutral: ClassVar[dict[str, Any]] = {"strength": 0.0, "weighting": "sum"}
     teacher: Learner

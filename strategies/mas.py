@@ -30,7 +30,7 @@ class MAS(Strategy):
 
     paper = Paper("Memory aware synapses: learning what (not) to forget", 2018, "https://arxiv.org/abs/1711.09601")
     scenarios = ("task", "domain", "class")
-    protects = True
+    protects = ("task", "domain")
     neutral: ClassVar[dict[str, Any]] = {"strength": 0.0}
 
     def __init__(

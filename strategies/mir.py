@@ -24,7 +24,7 @@ class MIR(ER):
 
     Args:
         learner, info: see `Strategy`.
-        memory_size, memory, groups, replay_batch, draw, weighting, replay_weight: see `ER`.
+        memory_size, memory, groups, replay_batch, draw, weighting, replay_weight, recall_from: see `ER`.
         candidates: samples drawn to choose from, at least as many as are replayed (the paper: 50 for 10).
         virtual_lr: step size of the virtual step, > 0 (the paper: the learning rate).
 
@@ -49,16 +49,18 @@ class MIR(ER):
         replay_weight: float = 1.0,
         candidates: int = 50,
         virtual_lr: float = 0.1,
+        recall_from: str = "all",
     ) -> None:
-        super().__init__(learner, info, memory_size, memory, groups, replay_batch, draw, weighting, replay_weight)
+        super().__init__(
+            learner, info, memory_size, memory, groups, replay_batch, draw, weighting, replay_weight, recall_from
+        )
         expect(candidates >= (replay_batch or 1), "strategy.candidates", ">= strategy.replay_batch", candidates)
         expect(virtual_lr > 0, "strategy.virtual_lr", "> 0", virtual_lr)
         self.candidates, self.virtual_lr = candidates, virtual_lr
 
     def recall(self, batch: Batch) -> tuple[Fields, Tensor]:
         """Return the candidates whose loss the virtual step raises most."""
-        weights = self.memory.balance(self.memory["y"], self.info.n_classes) if self.draw == "balanced" else None
-        fields, valid = self.memory.sample(self.candidates, batch.key, weights)
+        fields, valid = self.memory.sample(self.candidates, batch.key, self.chances())
         drawn = Batch(fields["x"].to(batch.x.dtype), fields["y"], fields["task"], batch.key)
         here = {f"learner.{n}": p.detach() for n, p in self.learner.named_parameters()}
         slope = grad(lambda p: self.losses_at(p, batch).mean())(here)

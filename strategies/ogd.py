@@ -39,7 +39,7 @@ class OGD(Strategy):
 
     paper = Paper("Orthogonal gradient descent for continual learning", 2020, "https://arxiv.org/abs/1910.07104")
     scenarios = ("task", "domain", "class")
-    protects = True
+    protects = ("task", "domain")
     neutral: ClassVar[dict[str, Any]] = {"samples": 0}
     basis: Tensor
     before: Tensor

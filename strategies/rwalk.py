@@ -39,7 +39,7 @@ class RWalk(Strategy):
 
     paper = Paper("Riemannian walk for incremental learning", 2018, "https://arxiv.org/abs/1801.10112")
     scenarios = ("task", "domain", "class")
-    protects = True
+    protects = ("task", "domain")
     neutral: ClassVar[dict[str, Any]] = {"strength": 0.0}
     steps: Tensor
 

@@ -32,7 +32,7 @@ class SI(Strategy):
 
     paper = Paper("Continual learning through synaptic intelligence", 2017, "https://arxiv.org/abs/1703.04200")
     scenarios = ("task", "domain", "class")
-    protects = True
+    protects = ("task", "domain")
     neutral: ClassVar[dict[str, Any]] = {"strength": 0.0}
 
     def __init__(

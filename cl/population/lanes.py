@@ -38,6 +38,7 @@ class Lanes:
         first = self.engines[0]
         self.clip_norm, self.autocast, self.device = first.update.clip_norm, first.update.autocast, first.device
         self.edits, self.follows = overrides(first.strategy, "gradients"), overrides(first.strategy, "after_step")
+        self.recalls = overrides(first.strategy, "edit_moments")
         self._stack()
         losses = torch.zeros(len(self.engines), max(e.schedule.steps for e in self.engines), device=self.device)
         for row, engine in zip(losses, self.engines, strict=True):
@@ -125,6 +126,8 @@ class Lanes:
                 optimisers.schedule(lanes)
             if self.follows:
                 stack.call("after_step", state, lanes, batch, aux)
+            if self.recalls and optimisers is not None:
+                optimisers.edit_moments(lanes, stack)
         return losses.detach()
 
     def _record(self, lanes: slice, losses: Tensor) -> None:

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from cl.compiler import light_step
 from cl.engine import Engine, SchedulerFactory
+from cl.population.stack import Stack
+from cl.update import moments
 
 # Rules that treat every number of a parameter alike, so that a stacked parameter learns as its parts would alone.
 ELEMENTWISE = (
@@ -40,6 +42,11 @@ class Separate:
                 parameter.grad = None if grad is None else grad[i]
             if engine.update.optimizer is not None:
                 light_step(engine.update.optimizer)()
+
+    def edit_moments(self, lanes: slice, stack: Stack) -> None:
+        """Let the strategies edit what their optimisers remember."""
+        for engine in self.engines[lanes]:
+            engine.update.edit_moments(engine.strategy)
 
     def schedule(self, lanes: slice) -> None:
         """Take a step of the learning-rate schedules."""
@@ -79,6 +86,10 @@ class Together:
         for name, leaf in self.leaves.items():
             leaf.grad = grads[name]
         light_step(self.optimizer)()
+
+    def edit_moments(self, lanes: slice, stack: Stack) -> None:
+        """Let the strategies edit what the optimiser remembers of them."""
+        stack.call("edit_moments", stack.part(lanes), lanes, moments(self.optimizer, self.leaves))
 
     def schedule(self, lanes: slice) -> None:
         """Take a step of the learning-rate schedule."""

@@ -43,6 +43,12 @@ def checks() -> Iterator[Check]:
     yield from sorted(found, key=lambda f: f.__code__.co_firstlineno)
 
 
+def protected(strategy: type[Strategy]) -> tuple[str, ...]:
+    """Return the scenarios in which a strategy claims to forget less than fine-tuning."""
+    claimed = strategy.scenarios if strategy.protects is True else strategy.protects or ()
+    return tuple(s for s in ("task", "class", "domain", "online") if s in claimed)
+
+
 def _scenario(strategy: type[Strategy]) -> str:
     return next(s for s in ("task", "class", "domain", "online") if s in strategy.scenarios)
 
@@ -59,6 +65,7 @@ def check_facts(strategy: type[Strategy], fields: dict[str, Any]) -> None:
     assert set(strategy.scenarios) <= set(SCENARIOS), strategy.scenarios
     assert strategy.scenarios, "supports no scenario"
     assert strategy.sees in ("current", "past", "all"), strategy.sees
+    assert set(protected(strategy)) <= set(strategy.scenarios), strategy.protects
     assert list(inspect.signature(strategy).parameters)[:2] == ["learner", "info"], "arguments must begin so"
     assert not (strategy.needs_task_id and set(strategy.scenarios) - {"task"}), "task ids exist in `task` alone"
     reason = strategy.vectorizable
@@ -249,9 +256,10 @@ def check_learns(strategy: type[Strategy], fields: dict[str, Any]) -> None:
 
 def check_protects(strategy: type[Strategy], fields: dict[str, Any]) -> None:
     """If it claims protection, it forgets less than fine-tuning, on the mean of three seeds."""
-    if not strategy.protects:
+    claimed = protected(strategy)
+    if not claimed:
         return
-    scenario = _scenario(strategy)
+    scenario = claimed[0]
     drops = {"plain": 0.0, "own": 0.0}
     for seed in range(3):
         for name, make, options in (("plain", Strategy, {}), ("own", strategy, fields)):

@@ -71,22 +71,28 @@ def test_mer_replays_what_it_stored():
         torch.testing.assert_close(p.detach(), weights[name], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("look", ["last", "all"])
 @pytest.mark.parametrize("learn", ["alpha", "sync", "none"])
-def test_lamaml_is_algorithm_1(learn):
+def test_lamaml_is_algorithm_1(learn, look):
     stream = TinyStream("domain")
-    options = {"glances": 1, "alpha": 0.2, "alpha_rate": 0.5, "learn": learn, "rate": 0.05, "clip": None}
+    options = {"glances": 1, "look": look, "alpha": 0.2, "alpha_rate": 0.5, "learn": learn, "rate": 0.05, "clip": None}
     made = ready(LaMAML, stream, **options)
     start, loss = bare(made.strategy)
     batch = stream[0].train.batch(torch.tensor([0, 50, 7]), KEY)
     made.strategy.step(batch, made.update)
     ahead, total = start, {n: torch.zeros_like(w) for n, w in start.items()}
+    meta, slope = dict(total), dict(total)
+    steps = [2] if look == "last" else [0, 1, 2]
     for n in range(3):
         g = gradient(loss, ahead, batch.x[n : n + 1], batch.y[n : n + 1])
         ahead = {k: w - 0.2 * g[k] for k, w in ahead.items()}
         total = {k: total[k] + g[k] for k in total}
-    meta = gradient(loss, ahead, batch.x, batch.y)  # first order: d theta_k / d alpha = -total
+        if n in steps:  # first order: d theta_n / d alpha = -total
+            seen = gradient(loss, ahead, batch.x, batch.y)
+            meta = {k: meta[k] + seen[k] / len(steps) for k in meta}
+            slope = {k: slope[k] + seen[k] * total[k] / len(steps) for k in slope}
     for name, p in made.strategy.learner.named_parameters():
-        alpha = 0.2 + (0.5 * meta[name] * total[name] if learn != "none" else 0.0)
+        alpha = 0.2 + (0.5 * slope[name] if learn != "none" else 0.0)
         rate = alpha.clamp_min(0) if learn == "alpha" else 0.05
         torch.testing.assert_close(p.detach(), start[name] - rate * meta[name], rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(made.strategy.alpha[name], torch.as_tensor(alpha).expand_as(p), rtol=1e-4, atol=1e-6)

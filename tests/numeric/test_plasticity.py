@@ -6,8 +6,11 @@ import torch
 
 from cl.batch import Batch
 from cl.errors import ConfigError
+from cl.learners.cnn import CNN
+from cl.population import Population
 from cl.seeding import normal, seeded, step_keys
-from cl.testing.tiny import TinyStream, engine, state, train
+from cl.testing.tiny import TinyStream, engine, small_mlp, state, train
+from cl.update import Updater
 from strategies.cbp import CBP
 from strategies.l2_init import L2Init
 from strategies.pruning import Pruning
@@ -143,6 +146,76 @@ def test_cbp_hands_the_mean_output_to_the_next_bias():
     torch.testing.assert_close(after["learner.blocks.1.0.bias"], expected)
     assert (after[SECOND][:, unit[0]] == 0).all()
     assert after["learner.blocks.0.1.bias"][unit] == 0
+
+
+@pytest.mark.parametrize("learner", ["mlp", "cnn"])
+@pytest.mark.parametrize("optimizer", ["adam", "momentum"])
+def test_cbp_forgets_the_moments_of_the_units_it_replaces_and_no_others(learner, optimizer):
+    stream = TinyStream("class")
+    with seeded(0, "learner"):
+        network = {"mlp": small_mlp, "cnn": lambda info: CNN(info.input_shape, info.n_classes, [4, 6])}[learner]
+        strategy = CBP(network(stream.info), stream.info, rate=0.3, maturity=1)
+    make = {"adam": torch.optim.Adam, "momentum": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9)}[optimizer]
+    update = Updater(make, None, None, torch.device("cpu"))
+    update.refresh(strategy, reset=False)
+    strategy.enter(0)
+    kept = {}
+    for step in range(4):
+        for own in update.optimizer.state.values():  # nothing of the earlier steps is zero by chance
+            for value in own.values():
+                if value is not None and value.dim() > 0:
+                    value.abs_().add_(1.0)
+        update(strategy, stream[0].train.batch(torch.arange(30), step_keys(0, 0, step, 1)[0]))
+        kept = {p: {k: v for k, v in s.items() if v is not None and v.dim()} for p, s in update.optimizer.state.items()}
+    first, second = strategy.layers[:2]
+    gone = strategy.new_0 == 1
+    assert 0 < int(gone.sum()) < len(gone)
+    for moment in (*kept[first.weight].values(), *kept[first.bias].values()):
+        assert (moment.flatten(1) == 0).all(1).equal(gone) if moment.dim() > 1 else (moment == 0).equal(gone)
+    for moment in kept[second.weight].values():
+        by_unit = moment.view(len(moment), len(gone), -1)
+        assert (by_unit[:, gone] == 0).all()
+        assert (by_unit[:, ~gone] != 0).any((0, 2)).all()
+    assert all((moment != 0).any() for moment in kept[second.bias].values())
+
+
+@pytest.mark.parametrize(
+    ("rates", "samples"),
+    [((0.05, 0.05), (40, 40)), ((0.05, 0.05), (40, 45)), ((0.05, 0.3), (40, 40))],
+    ids=["one optimiser", "one each", "not stacked"],
+)
+def test_cbp_with_adam_in_a_population_is_cbp_alone(rates, samples):
+    def replicas():
+        return [
+            engine(CBP, TinyStream("class", seed, samples=n), epochs=3, rate=rate, maturity=3)
+            for seed, (rate, n) in enumerate(zip(rates, samples, strict=True))
+        ]
+
+    torch.set_default_dtype(torch.float64)  # rounding would choose other units
+    try:
+        together, alone = Population(replicas()), replicas()
+        together.run()
+        for one, other in zip(alone, together.engines, strict=True):
+            one.run()
+            found = other.strategy.state_dict()
+            for name, tensor in one.strategy.state_dict().items():
+                torch.testing.assert_close(found[name], tensor, rtol=1e-5, atol=1e-8)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_cbp_subtracts_the_mean_output_from_the_adaptable_contribution():
+    stream = TinyStream("class")
+    strategy = engine(CBP, stream, utility="adaptable_contribution", decay=0.9).strategy
+    batch = stream[0].train.batch(torch.arange(30), step_keys(0, 0, 0, 1)[0])
+    h, _ = cbp_by_hand(strategy, batch)
+    w = {n: np.abs(p.detach().numpy()) for n, p in strategy.learner.named_parameters()}
+    strategy.enter(0)
+    worth = np.abs(h - h.mean(0)).mean(0) * w["blocks.1.0.weight"].sum(0) / w["blocks.0.1.weight"].sum(1)
+    _, aux = strategy.loss(batch)
+    with torch.no_grad():
+        strategy.after_step(batch, aux)
+    np.testing.assert_allclose(strategy.utility_0.numpy(), 0.1 * worth, rtol=1e-4)
 
 
 def test_cbp_replaces_at_its_rate():

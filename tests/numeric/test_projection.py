@@ -13,7 +13,7 @@ from cl.learners.cnn import CNN
 from cl.learners.mlp import MLP
 from cl.projection import complement, cone, half_space, leading_directions, orthonormal, reference_gradients
 from cl.strategy import Strategy
-from cl.testing import TinyStream
+from cl.testing import TinyStream, train
 from strategies.agem import AGEM
 from strategies.gem import GEM
 from strategies.gpm import GPM
@@ -228,6 +228,15 @@ def test_gpm_with_less_energy_is_between_that_and_fine_tuning():
         descend(strategy, stream, 1, 60, 0.1)
         moved.append(float((logits(strategy, stream, 0)[0] - before)[:, :2].norm()))
     assert moved[0] > 1.5 * moved[1] > 2.25 * moved[2]
+
+
+def test_gpm_holds_a_share_of_the_energy_in_each_layer_by_itself():
+    made = train(GPM, TinyStream("domain"), epochs=1, threshold=[1.0, 0.0, 0.0], increase=0.0)
+    sizes = [float(made.strategy.projection(name).trace()) for name in made.strategy.projected]
+    assert sizes[0] == pytest.approx(17)  # 16 inputs and the constant
+    assert sizes[1:] == [0, 0]
+    with pytest.raises(ConfigError, match=r"strategy\.threshold` one number, or 3 for 3 layers"):
+        train(GPM, TinyStream("domain"), threshold=[0.9, 0.9])
 
 
 def test_gpm_refuses_layers_it_cannot_project():

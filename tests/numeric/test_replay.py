@@ -13,6 +13,7 @@ from strategies.der import DER
 from strategies.derpp import DERpp
 from strategies.er import ER
 from strategies.er_ace import ERACE
+from strategies.mir import MIR
 from strategies.rehearsal import Rehearsal
 
 
@@ -70,6 +71,37 @@ def test_an_empty_memory_weighs_nothing(weighting):
     er.enter(1)
     batch = stream[1].train.batch(torch.arange(20), step_keys(0, 0, 0, 1)[0])
     torch.testing.assert_close(er.loss(batch), er.criterion(er.logits(batch.x), batch))
+
+
+@pytest.mark.parametrize("kind", [ER, MIR])
+def test_er_recalls_earlier_tasks_alone(kind):
+    er, batch, _ = made(kind, recall_from="earlier", memory_size=200, replay_batch=30)
+    first = er.memory["x"][er.memory.filled]  # all 80 samples of the first task
+    with torch.no_grad():
+        er.after_step(batch, {})  # 20 of the second
+    assert int(er.memory.filled.sum()) == 100
+    for step in range(5):
+        fields, valid = er.recall(batch._replace(key=step_keys(0, 1, step, 1)[0]))
+        assert valid.all()
+        assert (fields["x"][:, None] == first[None]).flatten(2).all(2).any(1).all()
+    er.enter(2)
+    fields, _ = er.recall(batch)
+    assert not (fields["x"][:, None] == first[None]).flatten(2).all(2).any(1).all()
+
+
+def test_er_keeps_the_last_samples_of_each_class_of_each_task():
+    stream = TinyStream("domain")
+    er = ER(MLP((1, 4, 4), 2, hidden=(8,)), stream.info, memory_size=12, memory="ring", groups="both")
+    offered = []
+    for k in range(3):
+        er.enter(k)
+        batch = stream[k].train.batch(torch.arange(80), step_keys(0, k, 0, 1)[0])
+        with torch.no_grad():
+            er.after_step(batch, {})
+        offered += [batch.x[batch.y == c][-2:] for c in (0, 1)]
+    for i, expected in enumerate(offered):
+        kept = er.memory["x"][2 * i : 2 * i + 2]
+        assert sorted(kept.flatten(1).sum(1).tolist()) == sorted(expected.flatten(1).sum(1).tolist())
 
 
 def test_er_in_the_task_scenario_uses_the_head_of_each_sample():
