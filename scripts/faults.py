@@ -33,6 +33,7 @@ from cl import checkpoint
 from cl.cli.compose import compose
 from cl.cli.compose import options as choices
 from cl.files import CHECKPOINT, CHECKPOINT_BEFORE
+from cl.folder import read_status
 from cl.results import Results
 from cl.run import run
 from cl.trackers.files import PROGRESS
@@ -189,6 +190,8 @@ class Trials:
                 while share is None or not all((folder / n).exists() for n in names for folder in folders(at)):
                     shutil.rmtree(at, ignore_errors=True)
                     share = kill(whole, at, fork, self.draw)
+                    if any(read_status(folder).get("status") == "complete" for folder in folders(at)):
+                        share = None  # a complete run does not read its checkpoint
             else:
                 share = 1.0
                 shutil.copytree(whole.at, at)
