@@ -7,7 +7,10 @@ from torch.func import jacrev, vmap
 from cl.learners.cells import Cell, State
 from cl.learners.sequence import SequenceLearner
 
+CHUNK = 4  # samples whose Jacobians are taken at a time
 
+
+@torch.no_grad()  # of the parameters, whose graph would be kept beside that of the states
 def state_jacobians(cell: Cell, x: Tensor) -> Tensor:
     """Return the spectral norm of d s_T / d s_(T - d) for d = 0 ... T: (B, T + 1).
 
@@ -18,7 +21,7 @@ def state_jacobians(cell: Cell, x: Tensor) -> Tensor:
         cell: a recurrent cell.
         x: (B, T, D), its inputs.
     """
-    projected = cell.project(x).detach()
+    projected = cell.project(x)
     states = [cell.initial(x), *cell.scan(x)]
     parts = len(states[0])
 
@@ -30,13 +33,14 @@ def state_jacobians(cell: Cell, x: Tensor) -> Tensor:
     product = torch.eye(size, dtype=x.dtype, device=x.device).expand(len(x), size, size)
     norms = [torch.ones(len(x), dtype=x.dtype, device=x.device)]
     for t in reversed(range(x.shape[1])):
-        before = torch.cat(states[t], 1).detach()
-        jacobian: Tensor = vmap(jacrev(step))(before, projected[:, t]).detach()
+        before = torch.cat(states[t], 1)
+        jacobian: Tensor = vmap(jacrev(step))(before, projected[:, t])
         product = product @ jacobian
         norms.append(torch.linalg.matrix_norm(product, ord=2))
     return torch.stack(norms, 1)
 
 
+@torch.no_grad()  # of the parameters, as above: for an NTM a tenth of the memory
 def input_jacobians(learner: SequenceLearner, x: Tensor) -> Tensor:
     """Return the Frobenius norm of d features / d input at distance d = 0 ... T - 1 from the last step: (B, T).
 
@@ -53,8 +57,8 @@ def input_jacobians(learner: SequenceLearner, x: Tensor) -> Tensor:
         out = learner.pool(learner.through(one[None], None)[-1])
         return out[0, -1] if learner.each else out[0]
 
-    jacobians: Tensor = vmap(jacrev(features))(steps.detach())  # (B, features, D, T)
-    return jacobians.detach().square().sum((1, 2)).sqrt().flip(1)
+    jacobians: Tensor = vmap(jacrev(features), chunk_size=CHUNK)(steps)  # (B, features, D, T)
+    return jacobians.square().sum((1, 2)).sqrt().flip(1)
 
 
 def timescale(norms: Tensor) -> Tensor:

@@ -102,10 +102,11 @@ def _axes(count: int, size: tuple[float, float], top: float, bottom: float, righ
 def _draw(figure: Figure) -> Any:
     count = len(figure.panels)
     labels = list(dict.fromkeys(s.label for p in figure.panels for s in p.series))
-    in_a_row = 5 if count > 1 else 3
-    lines = 0 if figure.named else -(-len(labels) // in_a_row)
     longest = max((len(n) for n in figure.x_names), default=0)
     size = (5.4, 3.2) if count == 1 else (1.9, 1.45)
+    room = 0.6 + 0.065 * max((len(n) for n in labels), default=0)  # inches that a name and its line take
+    in_a_row = max(1, int(min(count, 4) * (size[0] + 0.5) / room))
+    lines = 0 if figure.named else -(-len(labels) // in_a_row)
     top = 0.2 + 0.19 * lines + (0.2 if count > 1 else 0.0)
     drawing, grid = _axes(count, size, top, bottom=0.5 + (0.05 * longest if longest > 4 else 0))
     for i, (at, panel) in enumerate(zip(grid, figure.panels, strict=True)):
