@@ -39,7 +39,7 @@ def save(folder: Path, state: Mapping[str, Any], identity: Mapping[str, str]) ->
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     payload = buffer.getbuffer()
-    header = {"format": FORMAT, "checksum": hashlib.blake2b(payload).hexdigest(), "identity": dict(identity)}
+    header = {"format": FORMAT, "checksum": _checksum(dict(identity), payload), "identity": dict(identity)}
     target = folder / NEWEST
     with atomic_path(target) as path:
         with path.open("wb") as file:
@@ -48,6 +48,13 @@ def save(folder: Path, state: Mapping[str, Any], identity: Mapping[str, str]) ->
         if target.exists():
             target.replace(folder / PREVIOUS)
     return target
+
+
+def _checksum(identity: Mapping[str, str], payload: bytes | memoryview) -> str:
+    """Return a checksum of all that a file holds, so that a changed identity is not taken for another run's."""
+    digest = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode())
+    digest.update(payload)
+    return digest.hexdigest()
 
 
 def exists(folder: Path) -> bool:
@@ -90,8 +97,8 @@ def read(path: Path, identity: Mapping[str, str] | None = None) -> dict[str, Any
     line, _, payload = content.partition(b"\n")
     try:
         header = json.loads(line)
-        good = header["format"] == FORMAT and header["checksum"] == hashlib.blake2b(payload).hexdigest()
         found = dict(header["identity"])
+        good = header["format"] == FORMAT and header["checksum"] == _checksum(found, payload)
     except (ValueError, KeyError, TypeError):
         good = False
     if not good:

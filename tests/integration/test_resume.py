@@ -96,23 +96,26 @@ def test_another_configuration_code_or_stream_is_refused(tmp_path):
     assert checkpoint.load(tmp_path, {"configuration": "a"}) == (state, [])
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "garbage"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "identity", "empty", "garbage"])
 def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, damage):
-    checkpoint.save(tmp_path, {"task": 1}, {})
-    checkpoint.save(tmp_path, {"task": 2}, {})
+    identity = {"configuration": "abcd"}
+    checkpoint.save(tmp_path, {"task": 1}, identity)
+    checkpoint.save(tmp_path, {"task": 2}, identity)
     path = tmp_path / checkpoint.NEWEST
     content = bytearray(path.read_bytes())
     if damage == "flipped":
         content[-10] ^= 1
-    changed = {"truncated": content[: len(content) // 2], "flipped": content, "empty": b"", "garbage": b"\x00\xff" * 99}
+    if damage == "identity":
+        content[content.index(b"abcd")] ^= 1
+    changed = {"identity": content, "flipped": content, "truncated": content[: len(content) // 2], "empty": b"",
+               "garbage": b"\x00\xff" * 99}  # fmt: skip
     path.write_bytes(changed[damage])
-    state, warnings = checkpoint.load(tmp_path, {})
+    state, warnings = checkpoint.load(tmp_path, identity)
     assert state == {"task": 1}
     assert "checksum" in warnings[0]
 
 
 def test_hostile_pickle_is_refused(tmp_path):
-    import hashlib
     import io
     import pickle
 
@@ -122,7 +125,7 @@ def test_hostile_pickle_is_refused(tmp_path):
 
     payload = io.BytesIO()
     pickle.dump(Hostile(), payload)
-    header = {"format": checkpoint.FORMAT, "checksum": hashlib.blake2b(payload.getvalue()).hexdigest(), "identity": {}}
+    header = {"format": checkpoint.FORMAT, "checksum": checkpoint._checksum({}, payload.getvalue()), "identity": {}}
     path = tmp_path / checkpoint.NEWEST
     path.write_bytes(json.dumps(header).encode() + b"\n" + payload.getvalue())
     with pytest.raises(DataError, match="plain types"):
