@@ -45,9 +45,10 @@ def written(memory: Tensor, where: Tensor, erase: Tensor, add: Tensor) -> Tensor
         add: (B, heads, W).
     """
     one = memory.new_ones(1, 1, 1)
-    for w, e in zip(torch.split(where, 1, 1), torch.split(erase, 1, 1), strict=True):
-        memory = memory * torch.baddbmm(one, w.transpose(1, 2), e, alpha=-1)
-    return torch.baddbmm(memory, where.transpose(1, 2), add)
+    with torch.autocast(memory.device.type, enabled=False):  # what is held would be rounded at every step
+        for w, e in zip(torch.split(where, 1, 1), torch.split(erase, 1, 1), strict=True):
+            memory = memory * torch.baddbmm(one, w.transpose(1, 2), e, alpha=-1)
+        return torch.baddbmm(memory, where.transpose(1, 2), add)
 
 
 class MemoryCell(nn.Module):

@@ -25,6 +25,7 @@ from strategies.progressive import Progressive
 
 # 3 tasks of 70 samples; 2 epochs of batches of 16, 16, 16, 16 and 6: 10 steps and 140 samples a task.
 SEEN, STEPS, TASK, TASKS = 420, 30, 140, 3
+LAMAML = {"glances": 1, "group": 7, "replay_batch": 1}
 EXPECTED = {
     "naive": (Naive, {}, SEEN, SEEN),
     "joint": (Joint, {}, SEEN, SEEN),
@@ -48,7 +49,9 @@ EXPECTED = {
     # columns 1, 2 and 3; gradients through the newest
     "progressive": (Progressive, {}, TASK * (1 + 2 + 3), SEEN),
     # each glance looks ahead along groups of at most 7 samples and learns from all; nothing is recalled on the first
-    "lamaml": (LaMAML, {"glances": 1, "group": 7, "replay_batch": 1}, 2 * SEEN + 29, 2 * SEEN + 29),
+    "lamaml last": (LaMAML, LAMAML | {"look": "last"}, 2 * SEEN + 29, 2 * SEEN + 29),
+    # learns after each look: three in the 24 batches of 16 samples, one in the 6 of 6, with one that is recalled
+    "lamaml": (LaMAML, LAMAML, SEEN + 3 * 24 * 17 + 6 * 7 - 3, SEEN + 3 * 24 * 17 + 6 * 7 - 3),
 }
 
 
