@@ -6,6 +6,7 @@ step (memories, path integrals) sees the global batch in every process. So the r
 batches, up to the order of sums (1e-5 relative).
 """
 
+import atexit
 import functools
 import os
 from collections.abc import Callable
@@ -76,7 +77,14 @@ def join(device: str) -> World:
             raise ConfigError(f"Expected the environment variable `{name}` beside WORLD_SIZE; start with torchrun")
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device == "cuda" else "gloo")
+        atexit.register(_leave)
     return World(dist.get_rank(), dist.get_world_size())
+
+
+def _leave() -> None:
+    """End the threads of the group: one that is left when the interpreter ends aborts the process (exit code -6)."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def check(strategy: Strategy) -> None:
