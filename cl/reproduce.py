@@ -143,27 +143,57 @@ def measure(cell: Cell, scale: float, folders: Sequence[Path]) -> Measured:
     return Measured(cell, tuple(values))
 
 
-def markdown(table: Table, measured: Sequence[Measured], command: str, date: str) -> str:
-    """Return the table as Markdown: measured ± interval beside published, and a verdict a cell."""
-    lines = [f"## {table.title}", "", f"Source: {table.source}.", "", f"`{command}`, {date}.", ""]
+def markdown(table: Table, measured: Sequence[Measured], command: str, date: str, before: str = "") -> str:
+    """Return the table as Markdown: measured ± interval beside published, and a verdict a cell.
+
+    Args:
+        table: what was published.
+        measured: the cells that were run.
+        command: what ran them.
+        date: when.
+        before: an earlier section of this table; its cells that were not run again stay, with their command.
+    """
+    rows = {(m.cell.row, m.cell.column): _row(m) for m in measured}
+    kept = {cell: row for cell, row in _rows(before).items() if cell not in rows}
+    order = [(c.row, c.column) for c in table.cells]
+    shown = [found for cell in order if (found := rows.get(cell, kept.get(cell, "")))]
+    commands = [line for line in before.splitlines() if line.startswith("`lethe reproduce ")]
+    commands = [line for line in commands if not line.startswith(f"`{command}`")] if kept else []
+    lines = [f"## {table.title}", "", f"Source: {table.source}.", ""]
+    for line in (*commands, f"`{command}`, {date}."):
+        lines += [line, ""]
     if table.note:
         lines += [" ".join(table.note.split()), ""]
     lines += ["| method | column | published | measured (mean ± 95 % interval) | seeds | verdict |",
-              "|---|---|---|---|---|---|"]
-    for m in measured:
-        sd = "" if m.cell.sd is None else f" ± {m.cell.sd:g}"
-        value = f"{m.mean:.2f} ± {m.interval:.2f}" if m.values else "-"
-        published = "-" if math.isnan(m.cell.mean) else f"{m.cell.mean:g}{sd}"
-        lines.append(f"| {m.cell.row} | {m.cell.column} | {published} | {value} | {len(m.values)} | {m.verdict} |")
-    reached = sum(m.verdict == "reached" for m in measured)
-    told = sum(not math.isnan(m.cell.mean) for m in measured)
+              "|---|---|---|---|---|---|", *shown]
+    told = sum(row.split(" | ")[2] != "-" for row in shown)
+    reached = sum(row.endswith("| reached |") for row in shown)
     return "\n".join([*lines, "", f"{reached} of {told} cells within two published standard deviations or the "
                       "tolerance.", ""])
 
 
+def _row(m: Measured) -> str:
+    sd = "" if m.cell.sd is None else f" ± {m.cell.sd:g}"
+    value = f"{m.mean:.2f} ± {m.interval:.2f}" if m.values else "-"
+    published = "-" if math.isnan(m.cell.mean) else f"{m.cell.mean:g}{sd}"
+    return f"| {m.cell.row} | {m.cell.column} | {published} | {value} | {len(m.values)} | {m.verdict} |"
+
+
+def _rows(section: str) -> dict[tuple[str, str], str]:
+    """Return the rows of a section's table by (row, column)."""
+    lines = [line for line in section.splitlines() if line.startswith("| ")][1:]
+    return {(line.split(" | ")[0].removeprefix("| "), line.split(" | ")[1]): line for line in lines}
+
+
+def section(path: Path, name: str) -> str:
+    """Return a table's section of a results page, empty where there is none."""
+    begin, end = _marks(name)
+    return path.read_text().partition(begin)[2].partition(end)[0] if path.exists() else ""
+
+
 def insert(path: Path, name: str, section: str) -> None:
     """Put a table's section into a results page, in place of the one that was there."""
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    begin, end = _marks(name)
     text = path.read_text() if path.exists() else "# Published numbers, measured\n"
     block = f"{begin}\n{section}{end}\n"
     if begin in text:
@@ -173,6 +203,10 @@ def insert(path: Path, name: str, section: str) -> None:
         text = f"{text.rstrip()}\n\n{block}"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
+
+
+def _marks(name: str) -> tuple[str, str]:
+    return f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
 
 
 def as_json(table: Table, measured: Sequence[Measured]) -> str:

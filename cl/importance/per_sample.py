@@ -125,7 +125,7 @@ def _general(
     sums = {n: torch.zeros_like(p) for n, p in parameters.items()}
     first = Batch(batch.x[:1], batch.y[:1], batch.task[:1], batch.key)
     count = len(scores(strategy("logits", first.x, first.task), first))
-    size = at_once(strategy, batch, parameters)
+    size = at_once(strategy, parameters)
     pieces = list(zip(*(torch.split(t, size) for t in (batch.x, batch.y, batch.task)), strict=True))
     if size == 1:
         for x, y, task in pieces:
@@ -145,9 +145,9 @@ def _general(
     return sums
 
 
-def at_once(strategy: "Strategy", batch: Batch, parameters: dict[str, nn.Parameter]) -> int:
+def at_once(strategy: "Strategy", parameters: dict[str, nn.Parameter]) -> int:
     """Return how many samples' gradients `vmap` may take together: a sequence holds them for every step of time."""
-    steps = batch.x.shape[1] if isinstance(strategy.learner, SequenceLearner) else 1
+    steps = strategy.learner.length if isinstance(strategy.learner, SequenceLearner) else 1
     return max(1, layers.CHUNK // (steps * sum(p.numel() for p in parameters.values())))
 
 

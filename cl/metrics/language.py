@@ -1,11 +1,13 @@
 """Metrics of language modelling: bits per character b(k, j) on the text of task j after task k, k = 0 before training.
 
-Only streams whose every step asks for the next character have them; where these are read in bytes, bits per byte.
+They are the metrics of the accuracy matrix, taken of b. Only streams whose every step asks for the next character have
+them; where these are read in bytes, bits per byte.
 """
 
 import numpy as np
 
-from cl.metrics.base import Array, check_matrix, just_learned, last_row, mean_where, metric, tasks_learned
+from cl.metrics.base import Array, metric, tasks_learned
+from cl.metrics.matrix import accuracy_drop, average_accuracy, learning_accuracy
 
 UNIT = "bits per character"
 
@@ -27,9 +29,7 @@ def bits_per_character(bits: Array) -> Array:
     >>> bits_per_character(B).tolist()  # (3.5 + 2.5) / 2
     [3.0]
     """
-    found = check_matrix(bits, "bits")
-    tasks = np.arange(found.shape[2])
-    return mean_where(last_row(found), tasks < tasks_learned(found)[:, None])
+    return average_accuracy(bits)
 
 
 @metric(
@@ -47,9 +47,8 @@ def bits_lost(bits: Array) -> Array:
     >>> bits_lost(B).tolist()  # 3.5 - 2
     [[1.5, nan]]
     """
-    found = check_matrix(bits, "bits")
-    tasks = np.arange(found.shape[2])
-    return np.where(tasks < tasks_learned(found)[:, None] - 1, last_row(found) - just_learned(found), np.nan)
+    lost = -accuracy_drop(bits)
+    return np.where(np.arange(lost.shape[1]) < tasks_learned(bits)[:, None] - 1, lost, np.nan)
 
 
 @metric(
@@ -66,6 +65,4 @@ def bits_learned(bits: Array) -> Array:
     >>> bits_learned(B).tolist()  # (2 + 2.5) / 2
     [2.25]
     """
-    found = check_matrix(bits, "bits")
-    tasks = np.arange(found.shape[2])
-    return mean_where(just_learned(found), tasks < tasks_learned(found)[:, None])
+    return learning_accuracy(bits)

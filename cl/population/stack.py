@@ -72,7 +72,7 @@ class Stack:
         self.values = {key: [f[key] for f in fields] for key in differing}
         self.numbers = {key: torch.tensor(v, device=first.active.device) for key, v in self.values.items()}
         self.module = _skeleton(first)
-        self.program = compiled(self._program("training_loss")) if compile and not differing else None
+        self.program = compiled(self._mapped("training_loss", {})) if compile and not differing else None
 
     def __len__(self) -> int:
         return len(self.strategies)
@@ -98,26 +98,25 @@ class Stack:
         Returns:
             what the method returns, with a first dimension of lanes; () for methods that return None.
         """
-        if not self.numbers and not shared:
-            program = self.program if self.program is not None and kind == "training_loss" else self._program(kind)
-            return program(tensors, *args)
         fields = {key: numbers[lanes] for key, numbers in self.numbers.items()}
+        if self.program is not None and kind == "training_loss" and not shared:
+            return self.program(tensors, fields, *args)
         values = {key: numbers[lanes] for key, numbers in self.values.items()}
+        return self._mapped(kind, values, shared)(tensors, fields, *args)
+
+    def _mapped(self, kind: str, values: dict[Place, list[float]], shared: Any = ()) -> Callable[..., Any]:
+        """Return a hot-path method of all lanes at once: from (tensors, numbers that differ, *args).
+
+        Args:
+            kind: name of the method.
+            values: for each number that differs, its values as Python floats.
+            shared: further arguments, the same for all lanes.
+        """
 
         def one(state: dict[str, Tensor], fields: dict[Place, Tensor], *own: Any) -> Any:
             for (path, name), value in fields.items():
                 vars(self.module.get_submodule(path))[name] = Number(value, values[path, name])
             result = functional_call(self.module, state, (kind, *own, *shared))
-            return () if result is None else result
-
-        return vmap(one, randomness="error")(tensors, fields, *args)
-
-
-    def _program(self, kind: str) -> Callable[..., Any]:
-        """Return a hot-path method of all lanes at once, where no number differs: from (tensors, *args)."""
-
-        def one(state: dict[str, Tensor], *own: Any) -> Any:
-            result = functional_call(self.module, state, (kind, *own))
             return () if result is None else result
 
         return vmap(one, randomness="error")

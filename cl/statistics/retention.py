@@ -118,7 +118,8 @@ def half_life(curve: str, parameters: tuple[float, float]) -> float:
     first, second = parameters
     if curve == "exponential":
         return float(second * np.log((1 - first) / (0.5 - first))) if first < 0.5 else float("inf")
-    return float(first * np.expm1(min(np.log(2) / max(second, 1e-12), 700.0)))
+    with np.errstate(over="ignore"):  # too long for a number: infinite
+        return float(first * np.expm1(min(np.log(2) / max(second, 1e-12), 700.0)))
 
 
 def _least_squares(curve: str, x: Array, y: Array) -> tuple[tuple[float, float], float]:

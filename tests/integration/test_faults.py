@@ -31,7 +31,6 @@ from cl.signals import Interrupted, listening
 
 SMALL = ["stream=split_digits", "stream.samples_per_task=60", "stream.test_samples=20", "learner.hidden=[16]",
          "training.epochs=4", "training.batch_size=10", "threads=1", "measures=none", "tracker=files"]
-HUGE = "learner.hidden=[8,100000000000000]"  # more bytes than any machine has addresses for
 
 
 def train(folder, *words):
@@ -239,47 +238,6 @@ def test_somebody_who_looks_keeps_nobody_from_writing(tmp_path):
     looker.acquire()
     threading.Timer(0.2, looker.release).start()
     RunFolder(tmp_path / "run").close()
-
-
-def test_out_of_memory_before_training_is_named(tmp_path, capsys):
-    assert train(tmp_path, HUGE) == 2
-    one_line(capsys, "out of memory", "try a smaller", "learner")
-
-
-def test_out_of_memory_in_training_is_named_and_what_was_measured_is_kept(tmp_path, monkeypatch, capsys):
-    after_row(monkeypatch, 2, lambda: torch.empty(10**15))  # the allocator's own error
-    assert train(tmp_path) == 1
-    one_line(capsys, "out of memory", "training.batch_size")
-    assert np.isfinite(Results.load(the_run(tmp_path)).accuracy[0, :3]).all()
-
-
-SUICIDAL = """
-import os, signal
-from strategies.naive import Naive
-
-class Killed(Naive):
-    def begin_task(self, task):
-        if task.index == 1:
-            os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does where memory runs out
-"""
-
-
-@pytest.mark.slow
-def test_jobs_without_memory_do_not_end_a_sweep(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "killed.py").write_text(SUICIDAL)
-    words = ["hydra/launcher=cores", "hydra.launcher.n_jobs=2", "output=runs", "resume=auto"]
-    hidden = "[16],[8,100000000000000],[24]"
-    assert main(["train", "-m", *SMALL, *words, f"learner.hidden={hidden}"]) == 1
-    one_line(capsys, "out of memory", "learner.hidden=[8,100000000000000]", "try a smaller")
-    assert sorted(e.state for e in ledger.runs(Path("runs"))) == ["complete", "complete"]
-    killed = "strategy._target_=killed.Killed,strategies.naive.Naive"
-    assert main(["train", "-m", *SMALL, *words, killed, "seed=5,6"]) == 1
-    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 2
-    assert all("killed by SIGKILL" in line and "n_jobs" in line for line in errors)
-    states = [(e.strategy, e.state) for e in ledger.runs(Path("runs")) if e.seed > 0]
-    assert sorted(states) == [("Killed", "cut")] * 2 + [("naive", "complete")] * 2
 
 
 @pytest.mark.parametrize("name", ["results.npz", "results.json", "status.json", "checkpoint.pt"])

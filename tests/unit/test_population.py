@@ -9,7 +9,6 @@ import torch
 
 from cl.engine import Engine
 from cl.evaluator import EvaluationOptions
-from cl.learners.cnn import CNN
 from cl.learners.mlp import MLP
 from cl.population import Population, batches, lanes, memory
 from cl.population.number import Number
@@ -232,26 +231,6 @@ def test_a_failed_replica_leaves_the_others_alone():
     close([alone[0], alone[2]], [population.engines[0], population.engines[2]])
 
 
-class Branches(Decayed):
-    """Uses its number as a Python number, which a stack cannot."""
-
-    def __init__(self, learner, info):
-        super().__init__(learner, info, 0.01 * (info.seed + 1))
-
-    def penalty(self):
-        return super().penalty() if self.strength > 0.015 else 0 * super().penalty()
-
-
-def test_numbers_that_cannot_be_stacked_run_apart():
-    alone = [make(seed, strategy=Branches) for seed in SEEDS]
-    for engine in alone:
-        engine.run()
-    population = Population([make(seed, strategy=Branches) for seed in SEEDS])
-    population.run()
-    assert "different numbers" in population.notes[0]
-    close(alone, population.engines)
-
-
 def test_a_number_is_a_tensor_in_arithmetic_and_decides_where_replicas_agree():
     values = [2.0, 4.0]
 
@@ -270,29 +249,6 @@ def test_a_number_is_a_tensor_in_arithmetic_and_decides_where_replicas_agree():
     out = torch.func.vmap(use)(torch.tensor(values), torch.tensor([1.0, 10.0]))
     expected = [[2, 2, -1, 1, 2, 4, 4, 4, -2, 2, 4], [40, 40, -3, 3, 0.4, 2, 16, 16, -4, 4, 8]]
     torch.testing.assert_close(out, torch.tensor(expected))
-
-
-class Alone(Strategy):
-    """Says that it cannot be stacked."""
-
-    vectorizable = "it looks at the loss"
-
-    def step(self, batch, update):
-        loss = update(self, batch)
-        assert loss.item() > 0
-        return loss
-
-
-def test_a_strategy_that_is_not_vectorizable_runs_replica_by_replica_and_says_so():
-    alone = [make(seed, strategy=Alone) for seed in SEEDS]
-    for engine in alone:
-        engine.run()
-    population = Population([make(seed, strategy=Alone) for seed in SEEDS])
-    population.run()
-    assert population.notes == ["Alone runs replica by replica: it looks at the loss"]
-    for one, other in zip(alone, population.engines, strict=True):
-        for name, value in state(one.strategy).items():
-            assert torch.equal(value, state(other.strategy)[name])
 
 
 def test_chunks():
@@ -374,24 +330,6 @@ def test_early_stopping_ends_each_replica_at_its_own_time(monkeypatch):
     monkeypatch.setattr(Engine, "check_stopping", stop)
     population = both(epochs=5)
     assert [e.task_steps for e in population.engines] == [[10] * 3, [20] * 3, [25] * 3]
-
-
-def test_convolutions_on_a_cpu_run_one_after_another():
-    def engine(seed):
-        made = make(seed, epochs=1)
-        made.strategy.learner = CNN(made.stream.info.input_shape, made.stream.info.n_classes, channels=[4], hidden=[])
-        return made
-
-    population = Population([engine(seed) for seed in range(2)])
-    population.run()
-    assert population.notes == ["Strategy runs replica by replica: convolutions on a CPU are quicker so"]
-
-
-def test_large_steps_on_a_cpu_run_one_after_another(monkeypatch):
-    monkeypatch.setattr("cl.population.population.LARGE", 1000)
-    population = Population([make(seed, epochs=1) for seed in range(2)])
-    population.run()
-    assert population.notes == ["Strategy runs replica by replica: steps as large as these are quicker so on a CPU"]
 
 
 def test_neighbours():

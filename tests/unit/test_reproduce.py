@@ -67,6 +67,30 @@ def test_section_replaces_itself_and_leaves_the_rest(tmp_path):
     assert text.index("kept") < text.index("third") < text.index("second")
 
 
+def test_cells_that_were_not_run_again_stay_with_their_command(tmp_path):
+    path = tmp_path / "x.yaml"
+    cells = {name: {"overrides": [], "c": {"mean": 50}} for name in ("one", "two")}
+    fields = {"source": "s", "quantity": "average_accuracy", "scale": 100, "seeds": 1, "tolerance": 1, "common": [],
+              "columns": {"c": []}, "rows": cells}
+    path.write_text("# x\n" + yaml.safe_dump(fields))
+    table = reproduce.read(path)
+    one, two = table.cells
+    second = reproduce.markdown(table, [reproduce.Measured(two, (50.0,))], "lethe reproduce x --row two", "monday")
+    page = tmp_path / "page.md"
+    reproduce.insert(page, "x", second)
+    before = reproduce.section(page, "x")
+    first = [reproduce.Measured(one, (10.0,))]
+    both = reproduce.markdown(table, first, "lethe reproduce x --row one", "friday", before)
+    assert both.index("--row two`, monday") < both.index("--row one`, friday")
+    assert both.index("| one | c | 50 | 10.00 ± nan | 1 | below |") < both.index("| two | c | 50 | 50.00 ± nan | 1 |")
+    assert "1 of 2 cells" in both
+    anew = [reproduce.Measured(c, (50.0,)) for c in table.cells]
+    whole = reproduce.markdown(table, anew, "lethe reproduce x", "sunday", both)
+    assert "2 of 2 cells" in whole
+    assert "monday" not in whole
+    assert "friday" not in whole
+
+
 def test_unknown_key_is_an_error(tmp_path):
     path = tmp_path / "x.yaml"
     path.write_text("# x\n" + yaml.safe_dump({"rows": {}, "colums": {}}))

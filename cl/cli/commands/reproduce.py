@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--column", action="append", default=[], help="only this column (repeatable)")
     parser.add_argument("--jobs", type=int, help="processes side by side (default: as many as cores)")
     parser.add_argument("--output", default="runs", help="folder of the runs; complete ones are not run again")
-    parser.add_argument("--write", metavar="FILE", help="put the table into a Markdown page, e.g. RESULTS.md")
+    parser.add_argument("--write", metavar="FILE", help="put the table into a Markdown page; its other cells stay")
     parser.add_argument("--json", metavar="FILE", help="write the values of all seeds")
     parser.add_argument("overrides", nargs="*", help="further overrides for every run, e.g. data.root=...")
     options = parser.parse_intermixed_args(argv)
@@ -68,10 +68,12 @@ def _run(path: Path, options: argparse.Namespace, command: str) -> int:
     for i, cell in enumerate(cells):
         folders = [path for path, _ in (ended[words] for words in runs[i :: len(cells)]) if path is not None]
         measured.append(reproduce.measure(cell, table.scale, folders))
-    section = reproduce.markdown(table, measured, command, time.strftime("%Y-%m-%d"))
-    print(section)
+    today = time.strftime("%Y-%m-%d")
+    print(reproduce.markdown(table, measured, command, today))
     if options.write:
-        reproduce.insert(Path(options.write), table.name, section)
+        page = Path(options.write)
+        before = reproduce.section(page, table.name)
+        reproduce.insert(page, table.name, reproduce.markdown(table, measured, command, today, before))
     if options.json:
         Path(options.json).write_text(reproduce.as_json(table, measured))
     return 1 if failed else 0

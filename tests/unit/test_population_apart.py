@@ -1,0 +1,71 @@
+"""Populations that run replica by replica: they say why, and every replica is the run alone."""
+
+import torch
+
+from cl.learners.cnn import CNN
+from cl.population import Population
+from cl.strategy import Strategy
+from cl.testing.tiny import state
+from tests.unit.test_check_strategy import Decayed
+from tests.unit.test_population import SEEDS, close, make
+
+
+class Branches(Decayed):
+    """Uses its number as a Python number, which a stack cannot."""
+
+    def __init__(self, learner, info):
+        super().__init__(learner, info, 0.01 * (info.seed + 1))
+
+    def penalty(self):
+        return super().penalty() if self.strength > 0.015 else 0 * super().penalty()
+
+
+def test_numbers_that_cannot_be_stacked_run_apart():
+    alone = [make(seed, strategy=Branches) for seed in SEEDS]
+    for engine in alone:
+        engine.run()
+    population = Population([make(seed, strategy=Branches) for seed in SEEDS])
+    population.run()
+    assert "different numbers" in population.notes[0]
+    close(alone, population.engines)
+
+
+class Alone(Strategy):
+    """Says that it cannot be stacked."""
+
+    vectorizable = "it looks at the loss"
+
+    def step(self, batch, update):
+        loss = update(self, batch)
+        assert loss.item() > 0
+        return loss
+
+
+def test_a_strategy_that_is_not_vectorizable_runs_replica_by_replica_and_says_so():
+    alone = [make(seed, strategy=Alone) for seed in SEEDS]
+    for engine in alone:
+        engine.run()
+    population = Population([make(seed, strategy=Alone) for seed in SEEDS])
+    population.run()
+    assert population.notes == ["Alone runs replica by replica: it looks at the loss"]
+    for one, other in zip(alone, population.engines, strict=True):
+        for name, value in state(one.strategy).items():
+            assert torch.equal(value, state(other.strategy)[name])
+
+
+def test_convolutions_on_a_cpu_run_one_after_another():
+    def engine(seed):
+        made = make(seed, epochs=1)
+        made.strategy.learner = CNN(made.stream.info.input_shape, made.stream.info.n_classes, channels=[4], hidden=[])
+        return made
+
+    population = Population([engine(seed) for seed in range(2)])
+    population.run()
+    assert population.notes == ["Strategy runs replica by replica: convolutions on a CPU are quicker so"]
+
+
+def test_large_steps_on_a_cpu_run_one_after_another(monkeypatch):
+    monkeypatch.setattr("cl.population.population.LARGE", 1000)
+    population = Population([make(seed, epochs=1) for seed in range(2)])
+    population.run()
+    assert population.notes == ["Strategy runs replica by replica: steps as large as these are quicker so on a CPU"]
