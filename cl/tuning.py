@@ -5,6 +5,7 @@ on a part of what a study may look at, its budget counted, then the final seeds 
 """
 
 import dataclasses
+import logging
 import math
 import time
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from cl.apart import settled
 from cl.assembly import build_engine, build_strategy, build_stream
 from cl.build import Config
 from cl.device import find, guarantees
@@ -21,6 +23,8 @@ from cl.errors import TrainingError, expect
 from cl.settings import Settings
 from cl.streams.base import Stream, Task
 from cl.streams.data import Data
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -117,9 +121,19 @@ def carry_out(settings: Sequence[tuple[tuple[str, ...], Config]], protocol: Prot
         return attempt(settings, protocol)
     parts = [[(words, {**config, "threads": config["threads"] or 1})] for words, config in settings]
     found: list[list[Trial]] = Parallel(n_jobs=cpu_count(), backend="loky")(
-        delayed(attempt)(part, protocol) for part in parts
+        delayed(_one)(part, protocol) for part in parts
     )
     return [trial for part in found for trial in part]
+
+
+def _one(part: list[tuple[tuple[str, ...], Config]], protocol: Protocol) -> list[Trial]:
+    """Try one setting in a worker; if its process is killed, the setting failed and the search goes on."""
+    try:
+        return settled(lambda: attempt(part, protocol))
+    except TrainingError as error:
+        words = part[0][0]
+        log.warning("%s: %s", " ".join(words), error)
+        return [Trial(words, (math.nan,) * len(protocol.seeds), 0, 0.0)]
 
 
 def attempt(settings: Sequence[tuple[tuple[str, ...], Config]], protocol: Protocol) -> list[Trial]:

@@ -15,8 +15,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from cl.apart import apart, useful
 from cl.build import Config
-from cl.cli.apart import apart, useful
 from cl.cli.compose import hydra_session, mistakes, plain, quoted, search_path
 from cl.errors import ConfigError, LetheError
 

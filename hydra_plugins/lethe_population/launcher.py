@@ -15,6 +15,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+from cl.errors import TrainingError
+
 Config = dict[str, Any]
 Ended = Any  # what became of a job: a list of outcomes, or the exception that it raised
 
@@ -102,9 +104,19 @@ def _side_by_side(parts: list[list[Config]], processes: int, gpus: int) -> list[
     from joblib import Parallel, delayed
 
     found: list[list[Ended]] = Parallel(n_jobs=processes, backend="loky")(
-        delayed(carry_out)(part, i % gpus if gpus else None) for i, part in enumerate(parts)
+        delayed(_in_worker)(part, i % gpus if gpus else None) for i, part in enumerate(parts)
     )
     return found
+
+
+def _in_worker(part: list[Config], gpu: int | None) -> list[Ended]:
+    """Carry out a part in a worker; if its process is killed, that is what became of its jobs, and of no others."""
+    from cl.apart import settled
+
+    try:
+        return settled(lambda: carry_out(part, gpu))
+    except TrainingError as error:
+        return [error] * len(part)
 
 
 def groups(configs: dict[int, Config]) -> list[list[int]]:

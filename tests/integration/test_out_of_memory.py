@@ -53,3 +53,30 @@ def test_jobs_without_memory_do_not_end_a_sweep(tmp_path, monkeypatch, capsys):
     assert all("killed by SIGKILL" in line and "n_jobs" in line for line in errors)
     states = [(e.strategy, e.state) for e in ledger.runs(Path("runs")) if e.seed > 0]
     assert sorted(states) == [("Killed", "cut")] * 2 + [("naive", "complete")] * 2
+
+
+@pytest.mark.slow
+def test_a_population_without_memory_does_not_end_the_others(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "killed.py").write_text(SUICIDAL)
+    words = ["hydra/launcher=population", "hydra.launcher.n_jobs=2", "output=runs", "resume=auto", "seed=5,6"]
+    assert main(["train", "-m", *SMALL, *words, "strategy._target_=killed.Killed,strategies.naive.Naive"]) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 2
+    assert all("killed by SIGKILL" in line for line in errors)
+    states = [(e.strategy, e.state) for e in ledger.runs(Path("runs"))]
+    assert sorted(states) == [("Killed", "cut")] * 2 + [("naive", "complete")] * 2
+
+
+@pytest.mark.slow
+def test_a_setting_without_memory_does_not_end_the_search(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "killed.py").write_text(SUICIDAL)
+    words = [*SMALL, f"output={tmp_path}", "strategy._target_=killed.Killed,strategies.naive.Naive"]
+    assert main(["tune", *words, "--final", "1,2"]) == 0
+    said = capsys.readouterr().out
+    assert "-inf  strategy._target_=killed.Killed" in said
+    assert "best on validation data: strategy._target_=strategies.naive.Naive" in said
+    alone = [*SMALL, "strategy._target_=killed.Killed", "optimizer.lr=0.01,0.02"]
+    assert main(["tune", *alone, "--final", "none"]) == 2
+    one_line(capsys, "at least one setting that trains")

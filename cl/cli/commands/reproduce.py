@@ -80,11 +80,12 @@ def _run(path: Path, options: argparse.Namespace, command: str) -> int:
 
 
 def _job(config: dict[str, object]) -> tuple[Path | None, str]:
+    from cl.apart import settled
     from cl.errors import LetheError
     from cl.run import run
 
     try:
-        outcome = run(config)[0]
+        outcome = settled(lambda: run(config))[0]
     except LetheError as error:
         return None, str(error)
     good = outcome.status in ("complete", "skipped")

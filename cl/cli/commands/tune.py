@@ -17,11 +17,12 @@ options:
 import argparse
 import itertools
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cl.errors import ConfigError, expect
+from cl.errors import ConfigError, TrainingError, expect
 
 if TYPE_CHECKING:
     from cl.run import Outcome
@@ -58,13 +59,17 @@ def main(argv: Sequence[str]) -> int:
     if found["best"]["validation_accuracy"] < 0:
         raise ConfigError("Expected at least one setting that trains, got none: try smaller rates or strengths")
     show(trials, found)
-    outcomes = finals([*fixed, *found["best"]["words"]], final)
+    ended = finals([*fixed, *found["best"]["words"]], final)
+    outcomes = [outcome for outcome in ended if not isinstance(outcome, TrainingError)]
+    for seed, outcome in zip(final, ended, strict=True):
+        if isinstance(outcome, TrainingError):
+            print(f"error: seed {seed}: {outcome}", file=sys.stderr)
     found["final"] = {"seeds": final, "folders": [str(o.path) for o in outcomes]}
     for outcome in outcomes:  # the budget travels with the result
         (outcome.path / RECORD).write_text(json.dumps(found, indent=1) + "\n")
     if outcomes:
         _tell(outcomes)
-    return 1 if any(o.status == "failed" for o in outcomes) else 0
+    return 1 if len(outcomes) < len(ended) or any(o.status == "failed" for o in outcomes) else 0
 
 
 def _seeds(name: str, text: str) -> list[int]:
@@ -137,23 +142,37 @@ def _suggested(trial: Any, override: Any) -> str:
     return str(trial.suggest_categorical(key, _values(override)))
 
 
-def finals(words: list[str], seeds: list[int]) -> "list[Outcome]":
-    """Carry out the final runs with the values found; these, and these alone, measure on test data."""
+def finals(words: list[str], seeds: list[int]) -> "list[Outcome | TrainingError]":
+    """Carry out the final runs with the values found; these, and these alone, measure on test data.
+
+    Returns:
+        what became of each seed; an error where its process was killed.
+    """
     from cl.cli.compose import compose
     from cl.device import find
-    from cl.run import run, run_together
+    from cl.run import run_together
 
     if not seeds:
         return []
     configs = [compose([*words, f"seed={seed}"]) for seed in seeds]
     if find(str(configs[0]["device"])).type != "cpu" or len(seeds) == 1:
-        return run_together(configs)
+        return list(run_together(configs))
     from joblib import Parallel, delayed
 
-    found: list[list[Outcome]] = Parallel(n_jobs=-1, backend="loky")(
-        delayed(run)({**config, "threads": config["threads"] or 1}) for config in configs
+    found: list[Outcome | TrainingError] = Parallel(n_jobs=-1, backend="loky")(
+        delayed(_final)({**config, "threads": config["threads"] or 1}) for config in configs
     )
-    return [outcome for own in found for outcome in own]
+    return found
+
+
+def _final(config: dict[str, Any]) -> "Outcome | TrainingError":
+    from cl.apart import settled
+    from cl.run import run
+
+    try:
+        return settled(lambda: run(config))[0]
+    except TrainingError as error:
+        return error
 
 
 def show(trials: "Sequence[Trial]", found: dict[str, Any]) -> None:

@@ -5,9 +5,12 @@ import signal
 import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from typing import TypeVar
 
 from cl.errors import TrainingError
 from cl.signals import Interrupted
+
+T = TypeVar("T")
 
 
 def useful() -> bool:
@@ -15,8 +18,8 @@ def useful() -> bool:
     return sys.platform == "linux" and multiprocessing.current_process().name != "MainProcess"
 
 
-def apart(function: Callable[[], float]) -> float:
-    """Return what `function` returns, called in a forked process.
+def apart(function: Callable[[], T]) -> T:
+    """Return what `function` returns, called in a forked process; what it raises is raised here.
 
     The caller must not have computed anything itself: threads do not survive a fork.
 
@@ -29,24 +32,37 @@ def apart(function: Callable[[], float]) -> float:
     process.start()
     theirs.close()
     try:
-        value: float = ours.recv()
+        told: tuple[T] | Exception | None = ours.recv()
     except EOFError:
-        value = float("nan")
+        told = None
     process.join()
+    if isinstance(told, Exception):
+        raise told
+    if told is not None:
+        return told[0]
     code = process.exitcode or 0
     if code > 128:
         raise Interrupted(code - 128)
-    if code < 0:
-        name = signal.Signals(-code).name
-        advice = "; if memory ran out, try fewer jobs at once (hydra.launcher.n_jobs) or a smaller training.batch_size"
-        raise TrainingError(f"its process was killed by {name}{advice if -code == signal.SIGKILL else ''}")
-    if code > 0:
+    if code >= 0:
         raise TrainingError(f"its process ended with exit code {code}")
-    return value
+    name = signal.Signals(-code).name
+    advice = "; if memory ran out, try fewer jobs at once (hydra.launcher.n_jobs) or a smaller training.batch_size"
+    raise TrainingError(f"its process was killed by {name}{advice if -code == signal.SIGKILL else ''}")
 
 
-def _tell(function: Callable[[], float], pipe: Connection) -> None:
+def settled(function: Callable[[], T]) -> T:
+    """Return what `function` returns: called apart in a worker process, where its death would end the others' work.
+
+    Raises:
+        TrainingError: see `apart`.
+    """
+    return apart(function) if useful() else function()
+
+
+def _tell(function: Callable[[], T], pipe: Connection) -> None:
     try:
-        pipe.send(function())
+        pipe.send((function(),))
     except Interrupted as stop:
         sys.exit(128 + stop.number)
+    except Exception as error:
+        pipe.send(error)
