@@ -1,0 +1,57 @@
+"""What claims to protect is better than fine-tuning on split digits, with the numbers of its yaml."""
+
+import functools
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from cl.assembly import build_engine, build_strategy, build_stream
+from cl.cli.compose import compose
+from cl.population import Population
+from cl.settings import Settings
+from cl.testing.checks import protected
+
+CONF = Path(__file__).parents[2] / "conf" / "strategy"
+SEEDS = (0, 1, 2)  # the numbers were chosen on validation data of seeds 10, 11 and 12
+PROTOCOL = (
+    "stream=split_digits", "stream.construction.class_order=shuffled", "learner.hidden=[100,100]", "training.epochs=10",
+    "training.batch_size=32", "measures=none", "tracker=none",
+)
+
+
+def claims():
+    """Every strategy that ships and every scenario it claims; slow where it is not the first or replicas run alone."""
+    for path in sorted(CONF.glob("*.yaml")):
+        module, _, name = yaml.safe_load(path.read_text())["_target_"].rpartition(".")
+        strategy = getattr(importlib.import_module(module), name)
+        scenarios = [s for s in protected(strategy) if s != "online"]
+        for scenario in scenarios:
+            quick = scenario == scenarios[0] and strategy.vectorizable is True
+            marks = [] if quick else [pytest.mark.slow]
+            yield pytest.param(path.stem, scenario, marks=marks, id=f"{path.stem}-{scenario}")
+
+
+@functools.cache
+def final_accuracy(strategy, scenario):
+    """Mean accuracy over all tasks at the end: (seeds,)."""
+    config = compose([f"strategy={strategy}", f"stream.scenario={scenario}", *PROTOCOL])
+    engines = []
+    for seed in SEEDS:
+        own = {**config, "seed": seed}
+        stream = build_stream(own, Settings.of(own), torch.device("cpu"))
+        engines.append(build_engine(own, stream, build_strategy(own, stream, torch.device("cpu"))))
+    population = Population(engines)
+    found = [r.accuracy[0, -1].mean() for r in population.run()]
+    assert not population.errors
+    return np.array(found)
+
+
+@pytest.mark.parametrize(("strategy", "scenario"), claims())
+def test_protection_on_split_digits(strategy, scenario):
+    gain = final_accuracy(strategy, scenario) - final_accuracy("naive", scenario)
+    noise = gain.std(ddof=1) / np.sqrt(len(gain))  # of the mean of differences, seed by seed
+    assert gain.mean() > max(0.01, 2 * noise), f"gains {gain.round(3).tolist()}"
