@@ -51,5 +51,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
     >>> nearest("zzz", ["train", "list"])
     ''
     """
-    close = difflib.get_close_matches(name, list(known), 1)
+    folded = {k.casefold(): k for k in known}
+    close = [folded[c] for c in difflib.get_close_matches(name.casefold(), folded, 1)]
     return f" (did you mean {close[0]}?)" if close else ""

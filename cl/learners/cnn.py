@@ -31,6 +31,7 @@ class CNN(Learner):
         dropout: probability for the units of fully connected layers and their inputs, in [0, 1).
         channel_dropout: probability for whole channels between convolutions, in [0, 1) (Tompson et al. 2015).
         head: see `Learner`.
+        head_bias: False leaves the biases of the outputs out.
 
     Raises:
         ConfigError: the samples are not images, or are too small for so many poolings.
@@ -51,6 +52,7 @@ class CNN(Learner):
         dropout: float = 0.0,
         channel_dropout: float = 0.0,
         head: str = "auto",
+        head_bias: bool = True,
     ) -> None:
         super().__init__(head)
         planes, height, width = layers.image_shape(input_shape, "cnn")
@@ -85,7 +87,7 @@ class CNN(Learner):
             self.blocks.append(nn.Sequential(*block))
             fan_in, between = out, make_dropout(dropout)
         self.last = nn.Sequential(*between)
-        self.head = nn.Linear(fan_in, n_classes)
+        self.head = nn.Linear(fan_in, n_classes, bias=head_bias)
         self.widths = (*filters, *units)
         layers.initialise(self, init, activation)
 

@@ -22,6 +22,7 @@ class MLP(Learner):
         input_dropout: probability for inputs, in [0, 1) (Goodfellow et al. 2013 use .2).
         bias: False leaves the biases of the hidden layers out.
         head: see `Learner`.
+        head_bias: False leaves the biases of the outputs out.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class MLP(Learner):
         input_dropout: float = 0.0,
         bias: bool = True,
         head: str = "auto",
+        head_bias: bool = True,
     ) -> None:
         super().__init__(head)
         self.widths = layers.sizes("learner.hidden", hidden)
@@ -48,7 +50,7 @@ class MLP(Learner):
             self.blocks.append(nn.Sequential(*block))
             fan_in = width
         self.last = nn.Sequential(*make_dropout(dropout))
-        self.head = nn.Linear(fan_in, n_classes)
+        self.head = nn.Linear(fan_in, n_classes, bias=head_bias)
         layers.initialise(self, init, activation)
 
     def pool(self, x: Tensor) -> Tensor:

@@ -69,6 +69,7 @@ class ResNet18(Learner):
         activation, init: names in `cl.learners.layers`.
         zero_init_residual: True starts every block as its shortcut; without a norm it keeps the depth trainable.
         head: see `Learner`.
+        head_bias: False leaves the biases of the outputs out.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class ResNet18(Learner):
         init: str = "kaiming",
         zero_init_residual: bool = False,
         head: str = "auto",
+        head_bias: bool = True,
     ) -> None:
         super().__init__(head)
         planes = layers.image_shape(input_shape, "resnet18")[0]
@@ -97,7 +99,7 @@ class ResNet18(Learner):
             stride = 2 if size_out > size_in else 1
             block: nn.Module = BasicBlock(size_in, size_out, stride, norm, activation, zero_init_residual)
             self.blocks.append(nn.Sequential(nn.MaxPool2d(3, 2, 1), block) if large and i == 0 else block)
-        self.head = nn.Linear(self.widths[-1], n_classes)
+        self.head = nn.Linear(self.widths[-1], n_classes, bias=head_bias)
         layers.initialise(self, init, activation)
         for module in self.modules():
             if isinstance(module, BasicBlock):

@@ -68,6 +68,14 @@ def test_defaults_are_those_of_one_yaml(learner):
     assert any(all(lists[n] == v for n, v in fields.items()) for fields in presets)
 
 
+@pytest.mark.parametrize("name", [n for n, (_, fields) in LEARNERS.items() if "head_bias" in fields])
+def test_outputs_without_biases(name):
+    net = build(name, head_bias=False)
+    (head,) = [n for n, p in net.named_parameters() if n.startswith("head.")]
+    assert head == "head.weight"
+    assert build(name).head.bias is not None
+
+
 @each
 def test_shapes_of_blocks_features_and_logits(name):
     learner = build(name).eval()

@@ -16,11 +16,9 @@ from cl.settings import Settings
 from cl.testing.checks import protected
 
 CONF = Path(__file__).parents[2] / "conf" / "strategy"
-SEEDS = (0, 1, 2)  # the numbers were chosen on validation data of seeds 10, 11 and 12
-PROTOCOL = (
-    "stream=split_digits", "stream.construction.class_order=shuffled", "learner.hidden=[100,100]", "training.epochs=10",
-    "training.batch_size=32", "measures=none", "tracker=none",
-)
+SEEDS = range(5)
+# The demo's training, chosen on validation data; a gentler one leaves fine-tuning little to forget with a head a task.
+PROTOCOL = ("experiment=demo", "stream.construction.class_order=shuffled", "measures=none", "tracker=none", "threads=1")
 
 
 def claims():

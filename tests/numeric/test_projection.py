@@ -206,10 +206,11 @@ def test_ogd_projects_orthogonally_to_every_stored_gradient():
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam])
-@pytest.mark.parametrize("kind", ["mlp", "cnn"])
+@pytest.mark.parametrize("kind", ["mlp", "no biases", "cnn"])
 def test_gpm_leaves_the_answers_of_the_first_task(kind, optimizer):
     """With the whole energy held, outputs on the samples taken do not change at all, however long the next task."""
     nets = {"mlp": None, "cnn": CNN((1, 4, 4), 6, channels=(6, 8), hidden=(12,), norm="group")}
+    nets["no biases"] = MLP((1, 4, 4), 6, hidden=(16, 16), bias=False, head_bias=False)
     strategy, stream = learned(GPM, net=nets[kind], threshold=1.0, samples=80)
     before, _ = logits(strategy, stream, 0)
     lr = 0.05 if optimizer is torch.optim.SGD else 0.003
