@@ -43,7 +43,7 @@ class EWC(Strategy):
         self,
         learner: Learner,
         info: StreamInfo,
-        strength: float = 100.0,
+        strength: float = 1000.0,
         fisher: str = "auto",
         samples: int | None = None,
         half: bool = False,

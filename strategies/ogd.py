@@ -48,7 +48,7 @@ class OGD(Strategy):
         self,
         learner: Learner,
         info: StreamInfo,
-        samples: int = 20,
+        samples: int = 200,
         outputs: str = "label",
         project: str = "step",
     ) -> None:
