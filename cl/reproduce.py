@@ -174,7 +174,8 @@ def markdown(table: Table, measured: Sequence[Measured], command: str, date: str
 
 def _row(m: Measured) -> str:
     sd = "" if m.cell.sd is None else f" ± {m.cell.sd:g}"
-    value = f"{m.mean:.2f} ± {m.interval:.2f}" if m.values else "-"
+    spread = f" ± {m.interval:.2f}" if len(m.values) > 1 else ""
+    value = f"{m.mean:.2f}{spread}" if m.values else "-"
     published = "-" if math.isnan(m.cell.mean) else f"{m.cell.mean:g}{sd}"
     return f"| {m.cell.row} | {m.cell.column} | {published} | {value} | {len(m.values)} | {m.verdict} |"
 
