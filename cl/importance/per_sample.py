@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # From logits (B, ...) and the batch to V scores of each sample: (V, B).
 Scores = Callable[[Tensor, Batch], Tensor]
+FEW = 16
 
 
 def gradient_powers(strategy: "Strategy", batch: Batch, scores: Scores, power: int) -> dict[str, Tensor]:
@@ -146,9 +147,14 @@ def _general(
 
 
 def at_once(strategy: "Strategy", parameters: dict[str, nn.Parameter]) -> int:
-    """Return how many samples' gradients `vmap` may take together: a sequence holds them for every step of time."""
+    """Return how many samples' gradients `vmap` may take together: a sequence holds them for every step of time.
+
+    Fewer than `FEW` are taken one by one: plain backward passes are then quicker, and need less memory (a recurrent
+    network over 100 steps, 3 samples at a time, left gigabytes behind in the allocator).
+    """
     steps = strategy.learner.length if isinstance(strategy.learner, SequenceLearner) else 1
-    return max(1, layers.CHUNK // (steps * sum(p.numel() for p in parameters.values())))
+    together = layers.CHUNK // (steps * sum(p.numel() for p in parameters.values()))
+    return together if together >= FEW else 1
 
 
 def _add_one(

@@ -4,7 +4,7 @@ import torch
 
 from cl.batch import Batch
 from cl.importance import layers
-from cl.importance.per_sample import at_once, gradient_powers
+from cl.importance.per_sample import FEW, at_once, gradient_powers
 from cl.learners.recurrent import GRU
 from cl.streams.base import StreamInfo
 from strategies.naive import Naive
@@ -41,6 +41,14 @@ def test_long_sequences_are_taken_one_sample_at_a_time():
     """784 steps of a GRU of 128 units: the gradients of one sample at all steps are 157 MB, of a batch 40 GB."""
     strategy, _ = build(784, 128)
     assert at_once(strategy, dict(strategy.learner.named_parameters())) == 1
+
+
+def test_a_few_samples_are_not_worth_taking_together():
+    strategy, _ = build(100, 128)
+    parameters = dict(strategy.learner.named_parameters())
+    room = layers.CHUNK // (100 * sum(p.numel() for p in parameters.values()))
+    assert 1 < room < FEW
+    assert at_once(strategy, parameters) == 1
 
 
 def test_an_image_is_a_sequence_of_its_rows():
