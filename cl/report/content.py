@@ -84,8 +84,8 @@ def headline(block: Block) -> str:
         sure = f" ± {float(found.half):.3f}" if np.isfinite(found.half) else ""
         return f"{m.label} reaches {float(found.mean):.3f}{sure}"
 
-    if "bits_per_character" in best.values:
-        return language.headline(block.members)
+    if readers := language.readers(block.members):
+        return language.headline(readers)
     text = f"After {best.n_tasks} tasks {told(best)} average accuracy and still has {kept[0]:.3f} on the first task"
     if worst is not best:
         text += f"; {told(worst)} and has {kept[1]:.3f} left"

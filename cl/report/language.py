@@ -17,12 +17,17 @@ NAME = "bits per character"
 
 def items(members: Sequence[Member]) -> list[Figure | HeatMap | None]:
     """Return what can be shown of the runs that predicted a text."""
-    shown = [m for m in members if "bits_per_character" in m.values]
+    shown = readers(members)
     return [average(shown), matrices(shown), lost(shown)] if shown else []
 
 
+def readers(members: Sequence[Member]) -> list[Member]:
+    """Return the members whose loss is known in bits per character; of runs that go on it is not, yet."""
+    return [m for m in members if "bits_per_character" in m.values]
+
+
 def headline(members: Sequence[Member]) -> str:
-    """Return the result in a sentence or two; members are those of one stream."""
+    """Return the result in a sentence or two; members are `readers` of one stream."""
     ranked = sorted(members, key=lambda m: float(m.metric("bits_per_character").mean))
     best, worst = ranked[0], ranked[-1]
     kept = [float(last_row(bits(m))[:, 0].mean()) for m in (best, worst)]

@@ -67,3 +67,15 @@ def test_comparison_shows_bits(sweep: Path) -> None:
     table = comparison.tidy(groups.group([runs.load(f) for f in runs.find([sweep])]))
     assert comparison.default_metrics(table) == [*comparison.OF_TEXT, "average_accuracy"]
     assert {comparison.direction(name) for name in comparison.OF_TEXT} == {"lower"}
+
+
+def test_a_run_whose_bits_are_not_known_is_left_out_of_the_headline(sweep: Path) -> None:
+    """A run that goes on is read from its progress, which tells no bits."""
+    write(sweep, "er", 0)
+    (block,) = content.blocks(groups.group([runs.load(f) for f in runs.find([sweep])]))
+    labels = [m.group.label for m in block.members]
+    assert len(labels) == 3
+    (er,) = [label for label in labels if label.startswith("er")]
+    said = content.headline(block)
+    assert "bits per character" in said
+    assert er not in said.split()
