@@ -46,7 +46,8 @@ def apart(function: Callable[[], T]) -> T:
     if code >= 0:
         raise TrainingError(f"its process ended with exit code {code}")
     name = signal.Signals(-code).name
-    advice = "; if memory ran out, try fewer jobs at once (hydra.launcher.n_jobs) or a smaller training.batch_size"
+    fewer = "fewer jobs at once (hydra.launcher.n_jobs in a sweep)"
+    advice = f"; if memory ran out, try {fewer} or a smaller training.batch_size"
     raise TrainingError(f"its process was killed by {name}{advice if -code == signal.SIGKILL else ''}")
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # From logits (B, ...) and the batch to V scores of each sample: (V, B).
 Scores = Callable[[Tensor, Batch], Tensor]
-FEW = 16
+FEW = 16  # samples: fewer are not worth taking together, see `at_once`
 
 
 def gradient_powers(strategy: "Strategy", batch: Batch, scores: Scores, power: int) -> dict[str, Tensor]:

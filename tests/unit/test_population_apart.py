@@ -10,6 +10,16 @@ from tests.unit.test_check_strategy import Decayed
 from tests.unit.test_population import SEEDS, close, make
 
 
+def alone_and_together(strategy):
+    """Train engines alone and as a population; return the engines and the population."""
+    alone = [make(seed, strategy=strategy) for seed in SEEDS]
+    for engine in alone:
+        engine.run()
+    population = Population([make(seed, strategy=strategy) for seed in SEEDS])
+    population.run()
+    return alone, population
+
+
 class Branches(Decayed):
     """Uses its number as a Python number, which a stack cannot."""
 
@@ -21,11 +31,7 @@ class Branches(Decayed):
 
 
 def test_numbers_that_cannot_be_stacked_run_apart():
-    alone = [make(seed, strategy=Branches) for seed in SEEDS]
-    for engine in alone:
-        engine.run()
-    population = Population([make(seed, strategy=Branches) for seed in SEEDS])
-    population.run()
+    alone, population = alone_and_together(Branches)
     assert "different numbers" in population.notes[0]
     close(alone, population.engines)
 
@@ -42,11 +48,7 @@ class Alone(Strategy):
 
 
 def test_a_strategy_that_is_not_vectorizable_runs_replica_by_replica_and_says_so():
-    alone = [make(seed, strategy=Alone) for seed in SEEDS]
-    for engine in alone:
-        engine.run()
-    population = Population([make(seed, strategy=Alone) for seed in SEEDS])
-    population.run()
+    alone, population = alone_and_together(Alone)
     assert population.notes == ["Alone runs replica by replica: it looks at the loss"]
     for one, other in zip(alone, population.engines, strict=True):
         for name, value in state(one.strategy).items():
