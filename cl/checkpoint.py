@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,14 +76,22 @@ def load(folder: Path, identity: Mapping[str, str]) -> tuple[dict[str, Any] | No
         CheckpointMismatch: a whole checkpoint is of another identity; the message shows the difference.
     """
     warnings: list[str] = []
+    return next(_whole(folder, identity, warnings), None), warnings
+
+
+def whole(folder: Path, identity: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Read all checkpoints that are whole, the newest first; see `load`."""
+    return list(_whole(folder, identity, []))
+
+
+def _whole(folder: Path, identity: Mapping[str, str], warnings: list[str]) -> Iterator[dict[str, Any]]:
     for name in (NEWEST, PREVIOUS):
         if not (folder / name).exists():
             continue
         try:
-            return read(folder / name, identity), warnings
+            yield read(folder / name, identity)
         except DataError as error:
             warnings.append(str(error))
-    return None, warnings
 
 
 def read(path: Path, identity: Mapping[str, str] | None = None) -> dict[str, Any]:

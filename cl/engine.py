@@ -5,7 +5,7 @@ state is the strategy, the optimiser, the position and what was measured.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -370,3 +370,8 @@ class Engine:
             self.update.load_state_dict(state["optimizer"])
         if not between:
             self._loaded = state
+
+
+def steps_of(state: Mapping[str, Any]) -> int:
+    """Return how many steps had been taken when `Engine.state_dict` returned `state`."""
+    return int(sum(state["task_steps"][: state["task"]]) + state["step"])

@@ -18,7 +18,7 @@ from cl.build import Config, construct
 from cl.costs import peak_memory, watch_memory
 from cl.device import find, guarantees
 from cl.distributed import World, check, join, launched, updater
-from cl.engine import Engine
+from cl.engine import Engine, steps_of
 from cl.errors import DataError, LetheError, TrainingError, expect, out_of_memory
 from cl.files import UNWRITABLE
 from cl.folder import RunFolder, code_hash, config_hash, read_status
@@ -87,13 +87,17 @@ def run_together(configs: Sequence[Config], path: Path | None = None) -> list[Ou
         world = join(device.type)
     watch_memory(device)
     with guarantees(device, settings.threads, settings.deterministic), listening() as request:
-        replicas = [Replica(c, device, request, path, world) for c in configs]
+        saves = Saves()
+        replicas = [Replica(c, device, request, path, world, saves) for c in configs]
         try:
             open_ones: list[Replica] = []
             with _named(replicas[0].path):
                 for replica in replicas:
-                    if replica.prepare(leads=not open_ones, like=open_ones[0] if open_ones else None):
+                    if replica.build(like=open_ones[0] if open_ones else None):
                         open_ones.append(replica)
+                level = _level(open_ones)
+                for replica in open_ones:
+                    replica.prepare(leads=replica is open_ones[0], level=level)
             request.expected = len(open_ones)
             if open_ones:
                 _train(open_ones)
@@ -101,6 +105,18 @@ def run_together(configs: Sequence[Config], path: Path | None = None) -> list[Ou
             for replica in replicas:
                 replica.close()
     return [r.outcome for r in replicas if r.outcome is not None]
+
+
+def _level(replicas: "Sequence[Replica]") -> int | None:
+    """Return the last step from which all replicas can go on, or None where there is none.
+
+    Replicas save one after another. A process that is killed in between leaves some of them one checkpoint ahead; were
+    they to go on from there, the others would train without them, in sums that are rounded otherwise.
+    """
+    if len(replicas) < 2:
+        return None
+    common = set.intersection(*(r.restarts() for r in replicas))
+    return max(common, default=None)
 
 
 def _train(replicas: "Sequence[Replica]") -> None:
@@ -176,6 +192,19 @@ def folder_of(config: Mapping[str, Any], settings: Settings) -> Path:
     return Path(settings.output).expanduser() / group / f"{name}-seed{settings.seed}-{config_hash(config)}"
 
 
+class Saves:
+    """Lets replicas that reach a step one after another agree whether to save there: the first one decides."""
+
+    def __init__(self) -> None:
+        self._step, self._answer = -1, False
+
+    def agree(self, step: int, wanted: bool) -> bool:
+        """Return what the replica that was first at `step` wanted."""
+        if step != self._step:
+            self._step, self._answer = step, wanted
+        return self._answer
+
+
 class Replica:
     """One seed's lane of a run: its stream, strategy, engine, trackers and folder.
 
@@ -185,6 +214,7 @@ class Replica:
         request: set when somebody asks the run to end.
         path: run folder, or None to derive it.
         world: the processes that share the run, or None; only the first one reads and writes the folder.
+        saves: shared with the replicas that are trained as one program with this one.
 
     Attributes:
         outcome: how it ended; None while it has not.
@@ -197,8 +227,10 @@ class Replica:
         request: Request,
         path: Path | None = None,
         world: World | None = None,
+        saves: Saves | None = None,
     ) -> None:
         self.config, self.settings, self.device, self.request = config, Settings.of(config), device, request
+        self.saves = saves or Saves()
         self.world, self.leads = world, world is None or world.rank == 0
         self.path = path if path is not None else folder_of(config, self.settings)
         self.saved_at, self.saved_step = time.monotonic(), 0
@@ -220,16 +252,15 @@ class Replica:
             log.warning("%s; measuring again", " ".join(str(error).split()))
         return None
 
-    def prepare(self, leads: bool = True, like: "Replica | None" = None) -> bool:
-        """Build everything and take the folder, loading what an earlier process saved; False if nothing is to do.
+    def build(self, like: "Replica | None" = None) -> bool:
+        """Build everything and take the folder; False if nothing is to do.
 
         Args:
-            leads: see `RunFacts`.
-            like: a replica that is prepared already; samples are shared with it where the streams differ by seed alone.
+            like: a replica that is built already; samples are shared with it where the streams differ by seed alone.
         """
         if self.outcome is not None:
             return False
-        started = time.time()
+        self.started = time.time()
         alike = like is not None and all(like.config[part] == self.config[part] for part in ("stream", "data"))
         shared = like.engine.stream if like is not None and alike else None
         if isinstance(shared, TaskStream):
@@ -243,18 +274,27 @@ class Replica:
             check(strategy)
         self.engine: Engine = build_engine(self.config, stream, strategy, self.trackers, updater(self.world))
         self.engine.pause = self.pause
-        fingerprint = stream.fingerprint()
         self.identity = {
             "configuration": config_hash(self.config),
             "seed": str(self.settings.seed),
             "code": code_hash(type(strategy), type(stream), type(strategy.learner)),
-            "stream": fingerprint,
+            "stream": stream.fingerprint(),
         }
         if self.leads:
             self.folder = RunFolder(self.path)
-        self._resume_or_clear()
+        return True
+
+    def prepare(self, leads: bool = True, level: int | None = None) -> None:
+        """Load what an earlier process saved and start the trackers.
+
+        Args:
+            leads: see `RunFacts`.
+            level: step to go on from, one of `restarts`; None: the last one saved.
+        """
+        self._resume_or_clear(level)
+        stream = self.engine.stream
         if self.folder is not None:
-            self.folder.start(self.config, fingerprint, self.device, started)
+            self.folder.start(self.config, self.identity["stream"], self.device, self.started)
             write_samples(stream, self.path)
         facts = RunFacts(
             name=self.path.name,
@@ -268,10 +308,17 @@ class Replica:
         )
         for tracker in self.trackers:
             tracker.start(facts)
-        return True
 
-    def _resume_or_clear(self) -> None:
-        state = self._saved() if self.leads else None
+    def restarts(self) -> set[int]:
+        """Return the steps from which the replica can go on; 0 is one if no more than one checkpoint is lost by it."""
+        if not self._resumes:
+            return {0}
+        steps = {steps_of(state) for state in checkpoint.whole(self.path, self.identity)}
+        ended = read_status(self.path).get("status") == "complete"
+        return steps if ended or (self.path / checkpoint.PREVIOUS).exists() else steps | {0}
+
+    def _resume_or_clear(self, level: int | None) -> None:
+        state = self._saved(level) if self.leads else None
         if self.world is not None:
             state = self.world.agree(state)
         if state is not None:
@@ -280,27 +327,36 @@ class Replica:
         elif self.folder is not None:
             self.folder.clear()
 
-    def _saved(self) -> dict[str, Any] | None:
-        """Return the state that an earlier process saved and this one is to go on from, if there is one."""
+    @property
+    def _resumes(self) -> bool:
+        """Whether the replica goes on from what an earlier process saved."""
         failed = read_status(self.path).get("status") == "failed"
-        if self.settings.resume == "never" or failed or not checkpoint.exists(self.path):
+        return self.settings.resume != "never" and not failed and checkpoint.exists(self.path)
+
+    def _saved(self, level: int | None) -> dict[str, Any] | None:
+        """Return the state that an earlier process saved and this one is to go on from, if there is one."""
+        if not self._resumes or level == 0:
             return None
         state, warnings = checkpoint.load(self.path, self.identity)
         for warning in warnings:
             log.warning("%s; using the one before", warning)
+        if state is not None and level is not None and steps_of(state) != level:
+            state = checkpoint.read(self.path / checkpoint.PREVIOUS, self.identity)
         return state
 
     def pause(self, engine: Engine) -> None:
         """Save the run if it is time, or if somebody asked it to end (which ends it)."""
         options = self.settings.checkpoint
         minutes = (time.monotonic() - self.saved_at) / 60
-        due = (
+        wanted = (
             engine.step == 0
             or self.request.number is not None
             or (options.minutes is not None and minutes >= options.minutes)
             or (options.steps is not None and engine.total_steps - self.saved_step >= options.steps)
         )
-        if due and self.leads:
+        if not self.saves.agree(engine.total_steps, wanted):
+            return
+        if self.leads:
             try:
                 checkpoint.save(self.path, engine.state_dict(), self.identity)
             except OSError as error:  # training is worth more than its checkpoint

@@ -8,16 +8,18 @@ from torch import Tensor
 from cl.batch import Batch
 from cl.errors import expect
 from cl.learners.base import Learner
-from cl.memory import Ring, sample_fields
+from cl.memory import Exemplars, Memory, Ring, sample_fields
 from cl.projection import cone, flatten, reference_gradients, unflatten
 from cl.strategy import Aux, Paper, Strategy
-from cl.streams.base import StreamInfo
+from cl.streams.base import StreamInfo, Task
+
+SHARES = ("fixed", "met")
 
 
 class GEM(Strategy):
     """The gradient is projected onto the cone of directions that oppose no earlier task's gradient on its memory.
 
-    Every task keeps its last samples in an equal share of the slots. Where the gradient opposes a memory's, a quadratic
+    Every task keeps samples in an equal share of the slots. Where the gradient opposes a memory's, a quadratic
     programme with one variable an earlier task finds the projection; with a margin it leans toward the past.
 
     Differs from the paper: none.
@@ -27,6 +29,8 @@ class GEM(Strategy):
         info: see `Strategy`.
         memory_size: samples kept in all, >= the number of tasks.
         margin: lowest weight of each earlier task's gradient in the solution, >= 0 (the paper's gamma).
+        shares: ``fixed``: a share for every task of the stream, with its last samples (the paper); ``met``: shares for
+            the tasks met so far, with random samples chosen when a task ends (Hsu et al. 2018).
     """
 
     paper = Paper("Gradient episodic memory for continual learning", 2017, "https://arxiv.org/abs/1706.08840")
@@ -35,11 +39,21 @@ class GEM(Strategy):
     small: ClassVar[dict[str, Any]] = {"memory_size": 60}
     vectorizable = "it solves a quadratic programme at every step whose gradient opposes the past"
 
-    def __init__(self, learner: Learner, info: StreamInfo, memory_size: int = 500, margin: float = 0.5) -> None:
+    memory: Memory
+
+    def __init__(
+        self,
+        learner: Learner,
+        info: StreamInfo,
+        memory_size: int = 500,
+        margin: float = 0.5,
+        shares: str = "fixed",
+    ) -> None:
         super().__init__(learner, info)
         expect(margin >= 0, "strategy.margin", ">= 0", margin)
+        expect(shares in SHARES, "strategy.shares", f"in {list(SHARES)}", shares)
         self.margin = margin
-        self.memory = Ring(memory_size, sample_fields(info), info.n_tasks)
+        self.memory = (Ring if shares == "fixed" else Exemplars)(memory_size, sample_fields(info), info.n_tasks)
         self.k = 0
 
     def gradients(self, grads: dict[str, Tensor], batch: Batch, aux: Aux) -> dict[str, Tensor]:
@@ -54,18 +68,22 @@ class GEM(Strategy):
 
     def reference(self, grads: dict[str, Tensor], batch: Batch, task: int) -> dict[str, Tensor]:
         """Return the gradients of the loss of an earlier task's memory."""
-        share = self.memory.share
-        slots = torch.arange(task * share, (task + 1) * share, device=batch.y.device)
-        slots = slots[self.memory.filled[slots]]
+        slots = (self.memory.filled & (self.memory["task"] == task)).nonzero()[:, 0]
         fields = self.memory.read(slots)
         recalled = Batch(fields["x"], fields["y"], fields["task"], batch.key)
         return reference_gradients(self, grads, recalled, torch.ones_like(slots, dtype=torch.bool))
 
     def after_step(self, batch: Batch, aux: Aux) -> None:
-        """Keep the batch in the memory of the present task."""
-        group = self.tasks_seen.expand(len(batch.y))
-        self.memory.add({"x": batch.x, "y": batch.y, "task": batch.task}, batch.key, group)
+        """Keep the batch in the share of the present task, where every task has one."""
+        if isinstance(self.memory, Ring):
+            group = self.tasks_seen.expand(len(batch.y))
+            self.memory.add({"x": batch.x, "y": batch.y, "task": batch.task}, batch.key, group)
 
     def grow(self, k: int) -> None:
         """Note how many tasks came before."""
         self.k = k
+
+    def end_task(self, task: Task) -> None:
+        """Choose the task's samples, where the tasks met share the slots."""
+        if isinstance(self.memory, Exemplars):
+            self.memory.choose(task, self.info, "task", "random")

@@ -1,10 +1,15 @@
 """Replicas of one run, through the program: they share their samples and see what each would see alone."""
 
+import contextlib
 import copy
+from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 import cl.run
+from cl import checkpoint
 from cl.cli.compose import compose
 from cl.run import run_together
 
@@ -31,3 +36,53 @@ def test_replicas_share_samples_where_streams_differ_by_seed_alone(tmp_path, mon
     prints = [(o.path / "fingerprint.txt").read_text() for o in (*together, *alone)]
     assert prints[1] == prints[3]
     assert len(set(prints[:3])) == 3
+
+
+@contextlib.contextmanager
+def cut_after(saves: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """End whatever runs inside the block when it has saved so often and is about to do it again."""
+    done, save = [], checkpoint.save
+
+    def cut(*args):
+        if len(done) == saves:
+            raise SystemExit("cut")
+        done.append(save(*args))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "save", cut)
+        with pytest.raises(SystemExit):
+            yield
+
+
+@pytest.mark.parametrize("saves", [1, 2, 4, 5, 8])
+def test_a_population_cut_between_its_saves_goes_on_level(tmp_path, monkeypatch, saves):
+    """Some replicas have a newer checkpoint than others; trained apart they would differ in the last bit."""
+    words = [*WORDS, "learner.hidden=[32,32]", "training.epochs=3", "training.batch_size=16", "checkpoint.steps=20"]
+    config = compose([*words, "resume=auto", "threads=1"])
+
+    def carry_out(folder: Path) -> list[Path]:
+        outcomes = run_together([copy.deepcopy(config) | {"seed": s, "output": str(folder)} for s in range(3)])
+        assert [o.status for o in outcomes] == ["complete"] * 3
+        return [o.path for o in outcomes]
+
+    whole = carry_out(tmp_path / "whole")
+    with cut_after(saves, monkeypatch):
+        carry_out(tmp_path / "cut")
+    for one, two in zip(whole, carry_out(tmp_path / "cut"), strict=True):
+        a, b = (checkpoint.read(path / checkpoint.NEWEST) for path in (one, two))
+        assert all(a["strategy"][n].equal(b["strategy"][n]) for n in a["strategy"])
+        np.testing.assert_array_equal(a["accuracy"], b["accuracy"])
+        assert all(x.equal(y) for x, y in zip(a["train_losses"], b["train_losses"], strict=True))
+
+
+def test_replicas_that_are_far_apart_each_go_on_where_they_were(tmp_path, monkeypatch):
+    """As when seeds are added to a run that was cut: what the old ones have learned is not thrown away."""
+    config = compose([*WORDS, "training.epochs=2", "training.batch_size=16", "checkpoint.steps=10", "resume=auto"])
+    configs = [copy.deepcopy(config) | {"seed": s, "output": str(tmp_path)} for s in range(2)]
+    with cut_after(4, monkeypatch):
+        run_together(configs[:1])
+    began = []
+    monkeypatch.setattr(cl.run, "_train", lambda replicas: began.extend(r.engine.total_steps for r in replicas))
+    run_together(configs)
+    assert began[0] > 20
+    assert began[1] == 0

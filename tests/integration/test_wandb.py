@@ -156,11 +156,19 @@ def test_offline_file_holds_everything(tmp_path, capsys):
     check_history(history, results)
     last = history[-1]
     assert last["tables/accuracy_matrix"]["nrows"] == 12
-    picture = last.pop("charts/accuracy_matrix")
+    picture = last.pop("pictures/accuracy_matrix")
     assert picture["_type"] == "image-file"
     assert picture["width"] > 200
     charts = {key: table for key, table in last.items() if key.startswith("charts/")}
-    assert {key.split("/")[1].removesuffix("_table") for key in charts} == {"drop_by_task", "forgetting_curves"}
+    assert {key.split("/")[1].removesuffix("_table") for key in charts} == {
+        "accuracy_matrix", "drop_by_task", "forgetting_curves"
+    }
+    panels: dict[str, Any] = {}
+    for change in found["config"]:
+        panels |= flat(change.update).get("_wandb", {}).get("visualize", {})
+    matrix = panels["charts/accuracy_matrix"]["panel_config"]
+    assert matrix["panelDefId"] == "wandb/confusion_matrix/v1"
+    assert set(matrix["fieldSettings"].values()) == {"after task", "on task", "accuracy"}
     summary: dict[str, Any] = {}
     for change in found["summary"]:
         summary |= flat(change.update)
@@ -182,6 +190,8 @@ def test_chart_tables_hold_the_matrix_and_the_curves(tmp_path):
         tables[tuple(table["columns"])] = table["data"]
     matrix = tables["after_task", "task", "accuracy"]
     assert matrix == [[k, j + 1, results.accuracy[0, k, j]] for k in range(4) for j in range(3)]
+    heat = tables["after task", "on task", "accuracy"]
+    assert heat == [[str(k), str(j + 1), results.accuracy[0, k, j]] for k in range(4) for j in range(3)]
     lines = tables["step", "lineKey", "lineVal"]
     assert lines == [[k, f"task {j + 1}", results.accuracy[0, k, j]] for j in range(3) for k in range(4)]
     lost = tables["task", "drop"]

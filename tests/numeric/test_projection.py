@@ -14,6 +14,7 @@ from cl.learners.mlp import MLP
 from cl.projection import complement, cone, half_space, leading_directions, orthonormal, reference_gradients
 from cl.strategy import Strategy
 from cl.testing import TinyStream, train
+from cl.testing.tiny import engine
 from strategies.agem import AGEM
 from strategies.gem import GEM
 from strategies.gpm import GPM
@@ -271,6 +272,23 @@ def test_gem_and_agem_oppose_no_memory(scenario):
             assert dot >= -1e-4 * scale
             changed += any(not torch.equal(found[n], grads[n]) for n in grads)
         assert changed > 0 or scenario == "task", "no gradient opposed the memory: the test shows nothing"
+
+
+@pytest.mark.parametrize(("shares", "sizes"), [("fixed", [2, 2, 2]), ("met", [7, 3, 2])])
+def test_gem_takes_its_references_from_the_shares_of_the_tasks(shares, sizes, monkeypatch):
+    """Seven slots for three tasks."""
+    stream, seen = TinyStream("domain"), []
+    made = engine(GEM, stream, epochs=1, memory_size=7, shares=shares)
+    for k, size in enumerate(sizes):
+        made.run_task(k)
+        with monkeypatch.context() as patched:
+            patched.setattr("strategies.gem.reference_gradients", lambda *given: seen.append(given[2]))
+            for task in range(k + 1):
+                made.strategy.reference({}, stream[0].train.batch(torch.arange(2), torch.tensor(0)), task)
+                images = stream[task].train
+                held = images.inputs(torch.arange(len(images)))
+                assert seen[-1].task.tolist() == [task] * size
+                assert all(any(torch.equal(x, h) for h in held) for x in seen[-1].x)
 
 
 def test_agem_takes_its_reference_from_earlier_tasks_alone():
