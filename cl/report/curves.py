@@ -101,8 +101,8 @@ def drops(members: Sequence[Member]) -> Figure:
 
 
 def switches(members: Sequence[Member]) -> Figure | None:
-    """The beginning of each new task: mean accuracy on the earlier tasks, step by step."""
-    with_curve = [m for m in members if all(len(r.curve_step) for r in m.group.results())]
+    """The beginning of each new task: mean accuracy on the earlier tasks by steps; None where it was not measured."""
+    with_curve = [m for m in members if all((r.curve_task > 0).any() for r in m.group.results())]
     k = members[0].n_tasks
     if not with_curve or k < 2:
         return None

@@ -1,6 +1,7 @@
 """What the page says, read as a parser reads it; how it looks is tested in a browser."""
 
 import csv
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from cl.cli.compose import compose
 from cl.report import content, timeline
 from cl.report.defaults import changed
 from cl.report.figure import ticks
+from cl.results import Results
 from tests.fake_runs import matrix, write
 
 VOID = {"meta", "link", "input", "path", "rect", "polyline", "polygon", "br", "img"}
@@ -99,6 +101,20 @@ def test_ranks_of_three_strategies_on_one_stream_and_on_two(tmp_path: Path) -> N
     page = read(tmp_path / "report.html")
     assert sum(attrs.get("class") == "ranks" for _, attrs in page.tags) == 3
     assert {p.suffix for p in tmp_path.glob("figures/*/average_ranks.*")} == {".png", ".svg", ".csv"}
+
+
+def test_no_stability_gap_where_no_later_task_was_watched(tmp_path: Path) -> None:
+    """As for joint training, whose one long task has points on the curve and whose other tasks have none."""
+    write(tmp_path, "naive", 0)
+    folder = write(tmp_path, "joint", 0, points=5)
+    results = Results.load(folder)
+    first = results.curve_task == 0
+    accuracy = results.curve_accuracy[:, first]
+    replace(results, curve_step=results.curve_step[first], curve_task=results.curve_task[first],
+            curve_accuracy=accuracy).save(folder)  # fmt: skip
+    report.main([str(tmp_path)])
+    assert (tmp_path / "figures" / "forgetting_curves.csv").exists()
+    assert not (tmp_path / "figures" / "stability_gap.csv").exists()
 
 
 @pytest.mark.parametrize("k", [1, 2, 25])
