@@ -29,6 +29,8 @@ from cl.update import OptimizerFactory, Updater
 
 SchedulerFactory = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
 BLOCK = 50  # steps between two looks at the losses: one synchronisation a block
+Place = tuple[int, int]  # in a run: task, and steps taken in it
+BEGINNING: Place = (0, 0)
 
 
 class Engine:
@@ -372,6 +374,6 @@ class Engine:
             self._loaded = state
 
 
-def steps_of(state: Mapping[str, Any]) -> int:
-    """Return how many steps had been taken when `Engine.state_dict` returned `state`."""
-    return int(sum(state["task_steps"][: state["task"]]) + state["step"])
+def place_of(state: Mapping[str, Any]) -> Place:
+    """Return where an engine was when `Engine.state_dict` returned `state`."""
+    return int(state["task"]), int(state["step"])

@@ -18,7 +18,7 @@ from cl.build import Config, construct
 from cl.costs import peak_memory, watch_memory
 from cl.device import find, guarantees
 from cl.distributed import World, check, join, launched, updater
-from cl.engine import Engine, steps_of
+from cl.engine import BEGINNING, Engine, Place, place_of
 from cl.errors import DataError, LetheError, TrainingError, expect, out_of_memory
 from cl.files import UNWRITABLE
 from cl.folder import RunFolder, code_hash, config_hash, read_status
@@ -107,8 +107,8 @@ def run_together(configs: Sequence[Config], path: Path | None = None) -> list[Ou
     return [r.outcome for r in replicas if r.outcome is not None]
 
 
-def _level(replicas: "Sequence[Replica]") -> int | None:
-    """Return the last step from which all replicas can go on, or None where there is none.
+def _level(replicas: "Sequence[Replica]") -> Place | None:
+    """Return the last place from which all replicas can go on, or None where there is none.
 
     Replicas save one after another. A process that is killed in between leaves some of them one checkpoint ahead; were
     they to go on from there, the others would train without them, in sums that are rounded otherwise.
@@ -193,15 +193,16 @@ def folder_of(config: Mapping[str, Any], settings: Settings) -> Path:
 
 
 class Saves:
-    """Lets replicas that reach a step one after another agree whether to save there: the first one decides."""
+    """Lets replicas that reach a place one after another agree whether to save there: the first one decides."""
 
     def __init__(self) -> None:
-        self._step, self._answer = -1, False
+        self._place: Place | None = None
+        self._answer = False
 
-    def agree(self, step: int, wanted: bool) -> bool:
-        """Return what the replica that was first at `step` wanted."""
-        if step != self._step:
-            self._step, self._answer = step, wanted
+    def agree(self, place: Place, wanted: bool) -> bool:
+        """Return what the replica that was first at `place` wanted."""
+        if place != self._place:
+            self._place, self._answer = place, wanted
         return self._answer
 
 
@@ -284,12 +285,12 @@ class Replica:
             self.folder = RunFolder(self.path)
         return True
 
-    def prepare(self, leads: bool = True, level: int | None = None) -> None:
+    def prepare(self, leads: bool = True, level: Place | None = None) -> None:
         """Load what an earlier process saved and start the trackers.
 
         Args:
             leads: see `RunFacts`.
-            level: step to go on from, one of `restarts`; None: the last one saved.
+            level: where to go on from, one of `restarts`; None: from the last that was saved.
         """
         self._resume_or_clear(level)
         stream = self.engine.stream
@@ -309,15 +310,15 @@ class Replica:
         for tracker in self.trackers:
             tracker.start(facts)
 
-    def restarts(self) -> set[int]:
-        """Return the steps from which the replica can go on; 0 is one if no more than one checkpoint is lost by it."""
+    def restarts(self) -> set[Place]:
+        """Return where the replica can go on from; the beginning is one if no more than one checkpoint is lost."""
         if not self._resumes:
-            return {0}
-        steps = {steps_of(state) for state in checkpoint.whole(self.path, self.identity)}
+            return {BEGINNING}
+        places = {place_of(state) for state in checkpoint.whole(self.path, self.identity)}
         ended = read_status(self.path).get("status") == "complete"
-        return steps if ended or (self.path / checkpoint.PREVIOUS).exists() else steps | {0}
+        return places if ended or (self.path / checkpoint.PREVIOUS).exists() else places | {BEGINNING}
 
-    def _resume_or_clear(self, level: int | None) -> None:
+    def _resume_or_clear(self, level: Place | None) -> None:
         state = self._saved(level) if self.leads else None
         if self.world is not None:
             state = self.world.agree(state)
@@ -333,14 +334,14 @@ class Replica:
         failed = read_status(self.path).get("status") == "failed"
         return self.settings.resume != "never" and not failed and checkpoint.exists(self.path)
 
-    def _saved(self, level: int | None) -> dict[str, Any] | None:
+    def _saved(self, level: Place | None) -> dict[str, Any] | None:
         """Return the state that an earlier process saved and this one is to go on from, if there is one."""
-        if not self._resumes or level == 0:
+        if not self._resumes or level == BEGINNING:
             return None
         state, warnings = checkpoint.load(self.path, self.identity)
         for warning in warnings:
             log.warning("%s; using the one before", warning)
-        if state is not None and level is not None and steps_of(state) != level:
+        if state is not None and level is not None and place_of(state) != level:
             state = checkpoint.read(self.path / checkpoint.PREVIOUS, self.identity)
         return state
 
@@ -354,7 +355,7 @@ class Replica:
             or (options.minutes is not None and minutes >= options.minutes)
             or (options.steps is not None and engine.total_steps - self.saved_step >= options.steps)
         )
-        if not self.saves.agree(engine.total_steps, wanted):
+        if not self.saves.agree((engine.task, engine.step), wanted):
             return
         if self.leads:
             try:
