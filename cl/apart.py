@@ -1,9 +1,12 @@
 """Calling a function in a process of its own, so that its death is not the caller's."""
 
 import multiprocessing
+import pickle
 import signal
 import sys
+import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import TypeVar
 
@@ -11,6 +14,19 @@ from cl.errors import TrainingError
 from cl.signals import Interrupted
 
 T = TypeVar("T")
+
+
+class Elsewhere(Exception):
+    """Where in another process an error was raised; the cause of what is raised here."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
+
+
+@dataclass(frozen=True)
+class _Raised:
+    error: Exception
+    where: str
 
 
 def useful() -> bool:
@@ -32,12 +48,12 @@ def apart(function: Callable[[], T]) -> T:
     process.start()
     theirs.close()
     try:
-        told: tuple[T] | Exception | None = ours.recv()
+        told: tuple[T] | _Raised | None = ours.recv()
     except EOFError:
         told = None
     process.join()
-    if isinstance(told, Exception):
-        raise told
+    if isinstance(told, _Raised):
+        raise told.error from Elsewhere(told.where)
     if told is not None:
         return told[0]
     code = process.exitcode or 0
@@ -66,4 +82,13 @@ def _tell(function: Callable[[], T], pipe: Connection) -> None:
     except Interrupted as stop:
         sys.exit(128 + stop.number)
     except Exception as error:
-        pipe.send(error)
+        pipe.send(_Raised(_portable(error), "".join(traceback.format_exception(error))))
+
+
+def _portable(error: Exception) -> Exception:
+    """Return an error that another process can raise."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever an error's own class does on its way
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

@@ -52,7 +52,8 @@ def report(ended: Sequence[tuple[Path, str, str]]) -> int:
     """Say where the runs are and what failed; returns the exit code: 0, or 1 if a run failed."""
     for path, status, message in ended:
         if status == "failed":
-            print(f"error: {path.name} failed: {message}", file=sys.stderr)
+            name = path.name if path.is_dir() else path  # a job that got no folder goes by its words
+            print(f"error: {name} failed: {message}", file=sys.stderr)
         elif status == "skipped":
             print(f"{path}: {message}, not run again (resume=never does)")
     paths = [path for path, status, _ in ended if status != "skipped" and path.is_dir()]
