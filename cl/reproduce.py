@@ -123,13 +123,19 @@ class Measured:
 
     @property
     def verdict(self) -> str:
-        """``reached``, ``above``, ``below``, ``not published``, or ``failed`` where no run came to its end."""
+        """How measured and published value compare.
+
+        ``reached`` (within the margin), ``above``, ``below``, ``open`` (outside the margin, but the measured interval
+        holds the published value: more seeds would tell), ``not published``, or ``failed`` (no run came to its end).
+        """
         if not self.values:
             return "failed"
         if math.isnan(self.cell.mean):
             return "not published"
         if abs(self.mean - self.cell.mean) <= self.cell.margin:
             return "reached"
+        if abs(self.mean - self.cell.mean) <= self.interval:
+            return "open"
         return "above" if self.mean > self.cell.mean else "below"
 
 
@@ -153,7 +159,8 @@ def markdown(table: Table, measured: Sequence[Measured], command: str, date: str
         date: when.
         before: an earlier section of this table; its cells that were not run again stay, with their command.
     """
-    rows = {(m.cell.row, m.cell.column): _row(m) for m in measured}
+    digits = 2 if table.scale > 1 else 4  # fractions are told to a hundredth of a per cent
+    rows = {(m.cell.row, m.cell.column): _row(m, digits) for m in measured}
     kept = {cell: row for cell, row in _rows(before).items() if cell not in rows}
     order = [(c.row, c.column) for c in table.cells]
     shown = [found for cell in order if (found := rows.get(cell, kept.get(cell, "")))]
@@ -167,15 +174,16 @@ def markdown(table: Table, measured: Sequence[Measured], command: str, date: str
     lines += ["| method | column | published | measured (mean ± 95 % interval) | seeds | verdict |",
               "|---|---|---|---|---|---|", *shown]
     told = sum(row.split(" | ")[2] != "-" for row in shown)
-    reached = sum(row.endswith("| reached |") for row in shown)
-    return "\n".join([*lines, "", f"{reached} of {told} cells within two published standard deviations or the "
-                      "tolerance.", ""])
+    reached, unsure = (sum(row.endswith(f"| {verdict} |") for row in shown) for verdict in ("reached", "open"))
+    summary = f"{reached} of {told} cells within two published standard deviations or the tolerance"
+    more = f"; {unsure} open: the interval of so few seeds holds the published value" if unsure else ""
+    return "\n".join([*lines, "", f"{summary}{more}.", ""])
 
 
-def _row(m: Measured) -> str:
+def _row(m: Measured, digits: int) -> str:
     sd = "" if m.cell.sd is None else f" ± {m.cell.sd:g}"
-    spread = f" ± {m.interval:.2f}" if len(m.values) > 1 else ""
-    value = f"{m.mean:.2f}{spread}" if m.values else "-"
+    spread = f" ± {m.interval:.{digits}f}" if len(m.values) > 1 else ""
+    value = f"{m.mean:.{digits}f}{spread}" if m.values else "-"
     published = "-" if math.isnan(m.cell.mean) else f"{m.cell.mean:g}{sd}"
     return f"| {m.cell.row} | {m.cell.column} | {published} | {value} | {len(m.values)} | {m.verdict} |"
 

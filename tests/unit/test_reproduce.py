@@ -24,9 +24,10 @@ def cell(mean=50.0, sd=1.0):
 @pytest.mark.parametrize(
     ("values", "sd", "verdict"),
     [((51.9, 51.9), 1.0, "reached"), ((52.1, 52.1), 1.0, "above"), ((48.4, 48.4), 0.1, "below"),
-     ((48.6, 48.6), 0.1, "reached"), ((48.6,), None, "reached"), ((), 1.0, "failed")],
+     ((48.6, 48.6), 0.1, "reached"), ((48.6,), None, "reached"), ((), 1.0, "failed"),
+     ((54.0, 52.0), 1.0, "open"), ((47.1, 46.9), 1.0, "below"), ((54.0,), 1.0, "above")],
 )
-def test_verdict_is_two_deviations_or_the_tolerance(values, sd, verdict):
+def test_verdict_is_two_deviations_or_the_tolerance_or_the_interval(values, sd, verdict):
     assert reproduce.Measured(cell(sd=sd), values).verdict == verdict
 
 
@@ -42,6 +43,16 @@ def test_a_cell_without_a_published_number_is_measured_all_the_same(tmp_path):
     page = reproduce.markdown(table, measured, "lethe", "today")
     assert "| one | c | - | 50.00 | 1 | not published |" in page
     assert "1 of 1 cells" in page
+
+
+def test_open_cells_are_counted_apart():
+    table = reproduce.Table("t", "title", "source", "", 2, 100, (cell(),))
+    page = reproduce.markdown(table, [reproduce.Measured(cell(), (54.0, 52.0))], "lethe", "today")
+    assert "| 53.00 ± 12.71 | 2 | open |" in page
+    fractions = reproduce.Table("t", "title", "source", "", 2, 1, (cell(0.94, 0.001),))
+    row = reproduce.markdown(fractions, [reproduce.Measured(fractions.cells[0], (0.9394, 0.9396))], "lethe", "today")
+    assert "| 0.94 ± 0.001 | 0.9395 ± 0.0013 | 2 | reached |" in row
+    assert "0 of 1 cells within two published standard deviations or the tolerance; 1 open" in page
 
 
 def test_interval_is_students_t():
