@@ -8,7 +8,7 @@ from torch import Tensor
 from cl.batch import Batch
 from cl.errors import expect
 from cl.learners.base import Learner
-from cl.memory import Exemplars, Memory, Ring, sample_fields
+from cl.memory import Exemplars, Ring, sample_fields
 from cl.projection import cone, flatten, reference_gradients, unflatten
 from cl.strategy import Aux, Paper, Strategy
 from cl.streams.base import StreamInfo, Task
@@ -39,7 +39,7 @@ class GEM(Strategy):
     small: ClassVar[dict[str, Any]] = {"memory_size": 60}
     vectorizable = "it solves a quadratic programme at every step whose gradient opposes the past"
 
-    memory: Memory
+    memory: Ring | Exemplars
 
     def __init__(
         self,
@@ -68,7 +68,12 @@ class GEM(Strategy):
 
     def reference(self, grads: dict[str, Tensor], batch: Batch, task: int) -> dict[str, Tensor]:
         """Return the gradients of the loss of an earlier task's memory."""
-        slots = (self.memory.filled & (self.memory["task"] == task)).nonzero()[:, 0]
+        if isinstance(self.memory, Exemplars):
+            slots = self.memory.slots(task)
+        else:
+            share = self.memory.share
+            slots = torch.arange(task * share, (task + 1) * share, device=batch.y.device)
+            slots = slots[self.memory.filled[slots]]
         fields = self.memory.read(slots)
         recalled = Batch(fields["x"], fields["y"], fields["task"], batch.key)
         return reference_gradients(self, grads, recalled, torch.ones_like(slots, dtype=torch.bool))
