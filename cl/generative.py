@@ -42,12 +42,22 @@ class VAE(nn.Module):
         h = self.encoder(x.flatten(1))
         return self.mean(h), self.log_variance(h)
 
-    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
-        """Return log p(x | z) in nats: (...,) for x (..., D) flattened inputs and z (..., Z)."""
+    def log_likelihood(self, x: Tensor, z: Tensor, likelihood: str | None = None) -> Tensor:
+        """Return log p(x | z) in nats: (...,).
+
+        Args:
+            x: (..., D) flattened inputs.
+            z: (..., Z) codes.
+            likelihood: another one than the model was trained with: ``gaussian`` around the mean of a Bernoulli model.
+        """
         out: Tensor = self.decoder(z)
-        if self.likelihood == "bernoulli":
+        if (likelihood or self.likelihood) == "bernoulli":
             return -F.binary_cross_entropy_with_logits(out, x.expand_as(out), reduction="none").sum(-1)
-        return -0.5 * ((x - out).square() + math.log(2 * math.pi)).sum(-1)
+        return -0.5 * ((x - self.expected(out)).square() + math.log(2 * math.pi)).sum(-1)
+
+    def expected(self, out: Tensor) -> Tensor:
+        """Return the mean of p(x | z) for what the decoder gives, of the same shape."""
+        return out.sigmoid() if self.likelihood == "bernoulli" else out
 
     def losses(self, x: Tensor, key: Tensor, purpose: str) -> Tensor:
         """Return minus the evidence lower bound of each sample in nats, by one draw of the code: (B,).
@@ -68,9 +78,9 @@ class VAE(nn.Module):
         """Return n new inputs (n, *input), each the mean of p(x | z) for z from the prior."""
         z = normal(key, (n, self.latent), purpose)
         out: Tensor = self.decoder(z.to(self.mean.weight.dtype))
-        return (out.sigmoid() if self.likelihood == "bernoulli" else out).reshape(n, *self.input_shape)
+        return self.expected(out).reshape(n, *self.input_shape)
 
-    def log_evidence(self, x: Tensor, noise: Tensor) -> Tensor:
+    def log_evidence(self, x: Tensor, noise: Tensor, likelihood: str | None = None) -> Tensor:
         """Return an estimate of log p(x) in nats by importance sampling from q(z | x): (B,).
 
         Burda, Grosse and Salakhutdinov 2016, eq. 8: log 1/L sum_l p(x | z_l) p(z_l) / q(z_l | x).
@@ -78,6 +88,7 @@ class VAE(nn.Module):
         Args:
             x: (B, *input).
             noise: (L, Z) standard normal numbers, used for every sample.
+            likelihood: see `log_likelihood`.
         """
         mean, log_variance = self.encode(x)
         weights: list[Tensor] = []
@@ -85,7 +96,7 @@ class VAE(nn.Module):
             z = mean + (0.5 * log_variance).exp() * part[:, None]  # (CHUNK, B, Z)
             # log p(z) - log q(z | x); the two normal densities share their constants.
             ratio = 0.5 * (part.square()[:, None] + log_variance - z.square()).sum(-1)
-            weights.append(self.log_likelihood(x.flatten(1), z) + ratio)
+            weights.append(self.log_likelihood(x.flatten(1), z, likelihood) + ratio)
         return torch.cat(weights).logsumexp(0) - math.log(len(noise))
 
     def check(self, x: Tensor) -> None:

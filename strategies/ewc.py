@@ -27,7 +27,8 @@ class EWC(Strategy):
         info: see `Strategy`.
         strength: weight of the penalty, >= 0.
         fisher: labels of the Fisher information: ``exact`` (paper), ``sampled``, ``empirical``, ``predicted`` or
-            ``auto``: exact, but sampled for long sequences with a label a step; see `cl.importance.fisher`.
+            ``auto``: exact, but sampled for long sequences with a label a step; or ``mean_gradient`` in its place; see
+            `cl.importance.fisher`.
         samples: training samples it is averaged over, or None for all.
         half: True multiplies the penalty by 1/2, as the paper writes it (eq. 3).
         clip: largest importance of a parameter, or None.

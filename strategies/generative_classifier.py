@@ -15,6 +15,8 @@ from cl.seeding import generator
 from cl.strategy import Aux, Paper, Strategy
 from cl.streams.base import StreamInfo, Task
 
+SCORINGS = ("trained", "gaussian")
+
 
 class GenerativeClassifier(Strategy):
     """Class-incremental learning with generative classifiers (van de Ven, Li and Tolias 2021).
@@ -26,6 +28,8 @@ class GenerativeClassifier(Strategy):
     Args:
         learner, info: see `Strategy`.
         hidden, latent, likelihood: one class's model, see `cl.generative.VAE` (the paper, MNIST: 85, 85 and 5).
+        scoring: p(x | z) under which inputs are classified: ``trained`` (that of the models) or ``gaussian`` (unit
+            variance around their mean, also where they are trained as Bernoulli: the authors' code).
         samples: importance samples L for each input and class (the paper: 10,000; its code's default: 50).
 
     Differs from the paper: the classes of a task are trained side by side instead of one after another; the same L
@@ -48,9 +52,11 @@ class GenerativeClassifier(Strategy):
         hidden: Sequence[int] = (85, 85),
         latent: int = 5,
         likelihood: str = "bernoulli",
+        scoring: str = "trained",
         samples: int = 50,
     ) -> None:
         super().__init__(learner, info)
+        expect(scoring in SCORINGS, "strategy.scoring", f"in {list(SCORINGS)}", scoring)
         expect(samples > 0, "strategy.samples", "> 0", samples)
         expect(info.target == "class", "stream.target", "'class' (one label a sample)", info.target)
         learner.requires_grad_(False)
@@ -58,6 +64,7 @@ class GenerativeClassifier(Strategy):
         draws = torch.randn(samples, latent, generator=generator(info.seed, "importance"))
         self.register_buffer("noise", draws)
         self.register_buffer("known", torch.zeros(info.n_classes, dtype=torch.bool))
+        self.scoring = None if scoring == "trained" else scoring
         self.present: tuple[int, ...] = ()
 
     def model(self, c: int) -> VAE:
@@ -77,7 +84,8 @@ class GenerativeClassifier(Strategy):
 
     def predict(self, x: Tensor, task: int | None = None) -> Tensor:
         """Return log p(x | c) in nats: (B, C)."""
-        scores = torch.stack([self.model(c).log_evidence(x, self.noise) for c in range(self.info.n_classes)], 1)
+        models = [self.model(c) for c in range(self.info.n_classes)]
+        scores = torch.stack([model.log_evidence(x, self.noise, self.scoring) for model in models], 1)
         allowed = self.allowed_at_test(task)
         return mask_logits(scores, self.known if allowed is None else self.known & allowed)
 

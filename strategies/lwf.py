@@ -14,7 +14,7 @@ from cl.strategy import Aux, Paper, Strategy
 from cl.streams.base import StreamInfo, Task
 
 WEIGHTINGS = ("sum", "tasks")
-HEADS = ("sum", "mean")
+AVERAGES = ("sum", "mean")
 
 
 class LwF(Strategy):
@@ -35,6 +35,9 @@ class LwF(Strategy):
         weighting: ``sum`` adds strength x distillation to the loss (paper); ``tasks`` takes 1/k of the loss and
             (1 - 1/k) x strength of the distillation at task k = 1, 2... (van de Ven et al. 2022).
         heads: ``sum`` or ``mean`` over the earlier heads.
+        outputs: ``sum`` over the outputs of the student that take part (the cross-entropy of both papers), or ``mean``,
+            as in the code with which Hsu et al. 2018 and van de Ven and Tolias 2018 ran it: with one head of 2k active
+            outputs the distillation then weighs 2k times less.
         squared_temperature: True multiplies the distillation by T^2 (Hinton et al. 2015).
         compete: True lets new classes take part in the student's softmax; growing heads only.
     """
@@ -54,6 +57,7 @@ class LwF(Strategy):
         temperature: float = 2.0,
         weighting: str = "sum",
         heads: str = "sum",
+        outputs: str = "sum",
         squared_temperature: bool = True,
         compete: bool = True,
     ) -> None:
@@ -61,10 +65,11 @@ class LwF(Strategy):
         expect(strength >= 0, "strategy.strength", ">= 0", strength)
         expect(temperature > 0, "strategy.temperature", "> 0", temperature)
         expect(weighting in WEIGHTINGS, "strategy.weighting", f"in {list(WEIGHTINGS)}", weighting)
-        expect(heads in HEADS, "strategy.heads", f"in {list(HEADS)}", heads)
+        expect(heads in AVERAGES, "strategy.heads", f"in {list(AVERAGES)}", heads)
+        expect(outputs in AVERAGES, "strategy.outputs", f"in {list(AVERAGES)}", outputs)
         expect(info.target != "real", "stream.target", "with classes for distillation", info.target)
         self.strength, self.temperature, self.compete = strength, temperature, compete
-        self.weighting, self.heads = weighting, heads
+        self.weighting, self.heads, self.outputs = weighting, heads, outputs
         self.scale = temperature**2 if squared_temperature else 1.0
         self.k = 0
 
@@ -73,15 +78,23 @@ class LwF(Strategy):
         with torch.no_grad():
             old = self.teacher(x)
         if self.head == "multi":
-            losses = torch.stack([distillation_loss(logits, old, self.temperature, t, t) for t in self.earlier()])
+            losses = torch.stack([self.from_old(logits, old, t, t) for t in self.earlier()])
             per_sample = losses.sum(0) if self.heads == "sum" else losses.mean(0)
         elif self.head == "growing":
             before = self.earlier().any(0)
-            among = self.active if self.compete else before
-            per_sample = distillation_loss(logits, old, self.temperature, among, before)
+            per_sample = self.from_old(logits, old, self.active if self.compete else before, before)
         else:
-            per_sample = distillation_loss(logits, old, self.temperature)
+            per_sample = self.from_old(logits, old)
         return self.scale * per_sample.mean()
+
+    def from_old(
+        self, logits: Tensor, old: Tensor, among: Tensor | None = None, before: Tensor | None = None
+    ) -> Tensor:
+        """Return the distillation of each sample (B,) over outputs `among`, of which the old network had `before`."""
+        loss = distillation_loss(logits, old, self.temperature, among, before)
+        if self.outputs == "sum":
+            return loss
+        return loss / (self.info.n_classes if among is None else among.sum())
 
     def earlier(self) -> Tensor:
         """Return the outputs of each earlier task: (k, C) bool."""

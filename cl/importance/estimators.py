@@ -1,7 +1,7 @@
 """How much each parameter matters to what was learned: Fisher information and output sensitivity, sample by sample.
 
-All estimates are means over samples of a quantity of one sample's gradient. They do not depend on a batch size, which
-the square of a batch's mean gradient does.
+All estimates but ``mean_gradient`` are means over samples of a quantity of one sample's gradient. None depends on a
+batch size, which the square of a batch's mean gradient does.
 """
 
 import math
@@ -22,7 +22,7 @@ from cl.streams.data import Data
 if TYPE_CHECKING:
     from cl.strategy import Strategy
 
-FISHERS = ("auto", "exact", "sampled", "empirical", "predicted")
+FISHERS = ("auto", "exact", "sampled", "empirical", "predicted", "mean_gradient")
 MOST_LABELS = 500  # steps times outputs; `auto` draws one label a step beyond, where exact would take hours
 BATCH = 256  # samples a pass; the result does not depend on it
 
@@ -36,6 +36,9 @@ def fisher(
     ``exact``, every label weighted by its probability; ``sampled``, one label drawn from the model (Martens 2014,
     arXiv 1412.1193); ``empirical``, the true label; ``predicted``, the most probable label (Hsu et al. 2018). ``auto``
     is exact, but sampled where every step has a label and steps times outputs are more than `MOST_LABELS`.
+    ``mean_gradient`` is no estimate of it, but what the code of some papers takes in its place (Lopez-Paz and Ranzato
+    2017): (mean_n d log p(y_n | x_n) / d theta)^2 with the true labels, which vanishes where training has converged and
+    falls with the number of samples.
     Regression is taken as a Gaussian whose negative log-likelihood is the loss.
 
     Args:
@@ -55,6 +58,8 @@ def fisher(
     if kind == "auto":
         many = strategy.info.target == "steps" and chosen.labels.shape[1] * len(outputs) > MOST_LABELS
         kind = "sampled" if many else "exact"
+    if kind == "mean_gradient":
+        return _squared_mean(strategy, chosen, batch_size)
     if kind == "exact":
         return _mean(strategy, chosen, partial(_all_labels, strategy, outputs), 2, batch_size)
     draws = torch.rand(chosen.labels.shape, generator=generator(strategy.info.seed, "fisher", data.task))
@@ -95,6 +100,20 @@ def _mean(
         for name, value in gradient_powers(strategy, batch, scores, power).items():
             sums[name] = sums[name] + value if name in sums else value
     return {name: value / max(len(data), 1) for name, value in sums.items()}
+
+
+def _squared_mean(strategy: "Strategy", data: Data, batch_size: int) -> dict[str, Tensor]:
+    """Return the square of the mean gradient of the loss over all samples."""
+    parameters = {n: p for n, p in strategy.learner.named_parameters() if p.requires_grad}
+    sums = {n: torch.zeros_like(p) for n, p in parameters.items()}
+    for batch in data.in_order(batch_size):
+        with torch.enable_grad():
+            loss = strategy.per_sample(strategy("logits", batch.x, batch.task), batch).sum()
+            found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        for name, g in zip(parameters, found, strict=True):
+            if g is not None:
+                sums[name] += g
+    return {n: (total / max(len(data), 1)).square() for n, total in sums.items()}
 
 
 def _subset(strategy: "Strategy", data: Data, samples: int | None) -> Data:

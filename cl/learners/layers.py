@@ -79,8 +79,8 @@ def initialise(module: nn.Module, name: str, nonlinearity: str = "relu") -> None
     Args:
         module: where to look for layers.
         name: ``default`` (torch's own), ``kaiming`` (He et al. 2015, normal), ``xavier`` (Glorot and Bengio 2010,
-            uniform) or ``orthogonal`` (Saxe et al. 2014); biases are zero in all but ``default``.
-        nonlinearity: sets the gain.
+            uniform, gain 1) or ``orthogonal`` (Saxe et al. 2014); biases are zero in all but ``default``.
+        nonlinearity: sets the gain of ``orthogonal``.
     """
     expect(name in INITS, "learner.init", f"in {list(INITS)}", name)
     if name == "default":
@@ -91,7 +91,7 @@ def initialise(module: nn.Module, name: str, nonlinearity: str = "relu") -> None
             if name == "kaiming":
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             elif name == "xavier":
-                nn.init.xavier_uniform_(layer.weight, gain)
+                nn.init.xavier_uniform_(layer.weight)
             else:
                 nn.init.orthogonal_(layer.weight, gain)
             if layer.bias is not None:

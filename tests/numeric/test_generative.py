@@ -68,6 +68,16 @@ def test_evidence_is_the_integral_over_the_code(likelihood):
     torch.testing.assert_close(estimate, exact, atol=0.01, rtol=0)
 
 
+def test_a_bernoulli_model_can_be_scored_by_a_gaussian_around_its_mean(vae):
+    """With a code of no variance the evidence is the density of x around the decoded mean."""
+    x = torch.rand(5, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    z = torch.randn(5, 3, generator=torch.Generator().manual_seed(1))
+    density = Normal(vae.decoder(z).sigmoid(), torch.ones(())).log_prob(x.flatten(1)).sum(1)
+    torch.testing.assert_close(vae.log_likelihood(x.flatten(1), z, "gaussian"), density)
+    noise = torch.randn(7, 3, generator=torch.Generator().manual_seed(2))
+    assert not torch.allclose(vae.log_evidence(x, noise, "gaussian"), vae.log_evidence(x, noise))
+
+
 def dgr_in_second_task(scenario, **fields):
     stream = TinyStream(scenario)
     running = engine(DGR, stream, epochs=3, **{**SMALL, **fields})

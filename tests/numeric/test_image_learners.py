@@ -87,7 +87,7 @@ def test_mlp_takes_any_shape(shape):
     torch.testing.assert_close(net.features(x), (x.reshape(2, -1) @ layer.weight.T + layer.bias).relu())
 
 
-@pytest.mark.parametrize(("name", "std"), [("kaiming", (2 / 300) ** 0.5), ("xavier", 2**0.5 * (2 / 500) ** 0.5)])
+@pytest.mark.parametrize(("name", "std"), [("kaiming", (2 / 300) ** 0.5), ("xavier", (2 / 500) ** 0.5)])
 def test_scale_of_initial_weights(name, std):
     layer = nn.Sequential(nn.Linear(300, 200))
     initialise(layer, name)

@@ -186,6 +186,19 @@ def test_fisher_of_logistic_regression_in_closed_form():
     torch.testing.assert_close(fisher(strategy, stream[0].train)["head.weight"], expected)
 
 
+def test_the_mean_gradient_is_squared_as_a_whole():
+    """One backward pass through the mean loss of all samples, squared; the empirical Fisher is never smaller."""
+    strategy, data = build(scenario="class")
+    batch = next(data.in_order(1000))
+    loss = strategy.criterion(strategy.logits(batch.x, batch.task), batch)
+    names = [n for n, p in strategy.learner.named_parameters() if p.requires_grad]
+    grads = torch.autograd.grad(loss, [strategy.learner.get_parameter(n) for n in names])
+    found, empirical = fisher(strategy, data, "mean_gradient"), fisher(strategy, data, "empirical")
+    for name, g in zip(names, grads, strict=True):
+        torch.testing.assert_close(found[name], g.square())
+        assert (found[name] <= empirical[name] * (1 + 1e-4) + 1e-12).all()  # Jensen
+
+
 def test_sampled_labels_have_the_exact_fisher_as_their_mean():
     strategy, data = build(scenario="class")
     many = Data(data.storage, data.index.repeat(400), data.labels.repeat(400), data.task)

@@ -91,3 +91,12 @@ def test_the_teacher_is_the_network_at_the_end_of_the_task_before_and_learns_not
     assert all(torch.equal(t, learner[n]) for n, t in strategy.teacher.state_dict().items())
     assert any(not torch.equal(t, before[n]) for n, t in strategy.teacher.state_dict().items())
     assert strategy.stored_bytes() == {"teacher": sum(p.numel() for p in strategy.learner.parameters()) * 4}
+
+
+@pytest.mark.parametrize(("scenario", "active"), [("task", 2), ("domain", 2), ("class", 6)])
+def test_the_mean_over_outputs_divides_by_those_that_take_part(scenario, active):
+    with_sum, batch = second_task(scenario, heads="mean", strength=1.0)
+    with_mean, _ = second_task(scenario, heads="mean", strength=1.0, outputs="mean")
+    neutral, _ = second_task(scenario, strength=0.0)
+    new = neutral.loss(batch).item()
+    assert with_mean.loss(batch).item() - new == pytest.approx((with_sum.loss(batch).item() - new) / active, rel=1e-4)

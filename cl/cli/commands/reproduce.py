@@ -23,6 +23,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--row", action="append", default=[], help="only this method (repeatable)")
     parser.add_argument("--column", action="append", default=[], help="only this column (repeatable)")
     parser.add_argument("--jobs", type=int, help="processes side by side (default: as many as cores)")
+    parser.add_argument("--together", action="store_true", help="train the seeds of a cell as one program (for a GPU)")
     parser.add_argument("--output", default="runs", help="folder of the runs; complete ones are not run again")
     parser.add_argument("--write", metavar="FILE", help="put the table into a Markdown page; its other cells stay")
     parser.add_argument("--json", metavar="FILE", help="write the values of all seeds")
@@ -57,16 +58,17 @@ def _run(path: Path, options: argparse.Namespace, command: str) -> int:
     seeds = range(options.seeds or table.seeds)
     fixed = [f"output={options.output}", f"group={table.name}", "resume=auto", "tracker=files", "threads=1"]
     # Seed by seed, so that a table that is cut short has every cell; cells of the same runs share them.
-    runs = [(*c.words, *options.overrides, *fixed, f"seed={s}") for s in seeds for c in cells]
+    parts = [f"replicas={list(seeds)}"] if options.together else [f"seed={s}" for s in seeds]
+    runs = [(*c.words, *options.overrides, *fixed, part.replace(" ", "")) for part in parts for c in cells]
     configs = {words: compose(words) for words in runs}
     with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
         ended = dict(zip(configs, _progress(pool.map(_job, configs.values()), len(configs)), strict=True))
-    failed = [message for path, message in ended.values() if path is None]
+    failed = [message for outcomes in ended.values() for path, message in outcomes if path is None]
     for message in failed:
         print(f"error: {message}", file=sys.stderr)
     measured = []
     for i, cell in enumerate(cells):
-        folders = [path for path, _ in (ended[words] for words in runs[i :: len(cells)]) if path is not None]
+        folders = [path for words in runs[i :: len(cells)] for path, _ in ended[words] if path is not None]
         measured.append(reproduce.measure(cell, table.scale, folders))
     today = time.strftime("%Y-%m-%d")
     print(reproduce.markdown(table, measured, command, today))
@@ -79,20 +81,23 @@ def _run(path: Path, options: argparse.Namespace, command: str) -> int:
     return 1 if failed else 0
 
 
-def _job(config: dict[str, object]) -> tuple[Path | None, str]:
+Ended = list[tuple[Path | None, str]]  # of each replica: its folder, or why it has none
+
+
+def _job(config: dict[str, object]) -> Ended:
     from cl.apart import settled
     from cl.errors import LetheError
     from cl.run import run
 
     try:
-        outcome = settled(lambda: run(config))[0]
+        outcomes = settled(lambda: run(config))
     except LetheError as error:
-        return None, str(error)
-    good = outcome.status in ("complete", "skipped")
-    return (outcome.path, "") if good else (None, f"{outcome.path.name}: {outcome.message}")
+        return [(None, str(error))]
+    good = ("complete", "skipped")
+    return [(o.path, "") if o.status in good else (None, f"{o.path.name}: {o.message}") for o in outcomes]
 
 
-def _progress(jobs: Iterable[tuple[Path | None, str]], total: int) -> Iterable[tuple[Path | None, str]]:
+def _progress(jobs: Iterable[Ended], total: int) -> Iterable[Ended]:
     """Pass jobs on and show how many are done and the time left."""
     from rich.progress import track
 
