@@ -103,7 +103,13 @@ def explain(error: Exception, words: Sequence[str]) -> str:
     if key:
         name = key.group(1)
         known = keys_beside(name, words)
-        return f"Expected `{name}` to be a key of the configuration, got {_word(name, words)!r}{nearest(name, known)}"
+        word = _word(name, words)
+        if name in known:  # a block of fields, given with other fields than its own
+            return (
+                f"Expected the fields of `{name}` alone, got {word!r}; "
+                f"to put another block in its place: '~{name}' '+{word.lstrip('+')}'"
+            )
+        return f"Expected `{name}` to be a key of the configuration, got {word!r}{nearest(name, known)}"
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException) and not isinstance(error, OmegaConfBaseException):
         return explain(cause, words)
@@ -125,10 +131,15 @@ def keys_beside(name: str, words: Sequence[str]) -> list[str]:
     """Return the dotted keys of the configuration near an unknown one."""
     chosen = [w for w in words if w.split("=")[0] in GROUPS]
     try:
-        config: Any = hydra_compose("config", [*search_path(words), *chosen])
-        keys = [str(k) for k in config]
-        for group in keys.copy():
-            keys += [f"{group}.{k}" for k in config[group]] if isinstance(config[group], DictConfig) else []
+        config: Any = OmegaConf.to_container(hydra_compose("config", [*search_path(words), *chosen]))
     except (HydraException, OmegaConfBaseException):
         return []
-    return keys
+    return _dotted(config)
+
+
+def _dotted(config: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return the dotted keys of a configuration."""
+    found = []
+    for key, value in config.items():
+        found += [f"{prefix}{key}", *(_dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else [])]
+    return found

@@ -1,0 +1,30 @@
+"""What is said of overrides that do not fit the configuration."""
+
+import pytest
+
+from cl.cli.compose import compose
+from cl.errors import ConfigError
+
+SMALL = "{_target_:cl.streams.sources.Several,sources:[{_target_:cl.streams.sources.MNIST}],size:14}"
+
+
+@pytest.mark.parametrize(
+    ("word", "near"),
+    [("stream.sorce=3", "stream.source"), ("stream.source.bz=pixels", "stream.source.by"),
+     ("stream.constructionn.n_tasks=3", "stream.construction.n_tasks"), ("seeed=1", "seed")],
+)  # fmt: skip
+def test_the_nearest_key_is_named_at_any_depth(word, near):
+    with pytest.raises(ConfigError) as error:
+        compose(["stream=pixel_mnist", word])
+    assert str(error.value).endswith(f"to be a key of the configuration, got {word!r} (did you mean {near}?)")
+
+
+def test_another_block_in_the_place_of_one():
+    word = f"stream.source.source={SMALL}"
+    with pytest.raises(ConfigError, match=r"fields of `stream\.source\.source` alone") as error:
+        compose(["stream=pixel_mnist", word])
+    advice = ["~stream.source.source", f"+{word}"]
+    assert str(error.value).endswith(" ".join(repr(part) for part in advice))
+    source = compose(["stream=pixel_mnist", *advice])["stream"]["source"]["source"]
+    assert source["_target_"] == "cl.streams.sources.Several"
+    assert source["size"] == 14
