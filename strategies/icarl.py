@@ -33,6 +33,8 @@ class ICaRL(Strategy):
         keep: ``herding``, or ``random``, ``first``, ``last``.
         classifier: ``exemplars`` (nearest mean), or ``head`` (largest output; the paper's hybrid 1).
         distillation: False trains old outputs toward the labels (the paper's hybrid 2, and with ``head`` hybrid 3).
+        temperature: what the logits of the old network are divided by before their sigmoid, > 0; 1 in the paper, 2 in
+            the code of van de Ven et al.
 
     Differs from the paper: class means are those of the network at the end of the last task; no augmentation of
     exemplars.
@@ -57,6 +59,7 @@ class ICaRL(Strategy):
         keep: str = "herding",
         classifier: str = "exemplars",
         distillation: bool = True,
+        temperature: float = 1.0,
     ) -> None:
         super().__init__(learner, info)
         for name, value, choices in (
@@ -65,8 +68,9 @@ class ICaRL(Strategy):
             ("classifier", classifier, CLASSIFIERS),
         ):
             expect(value in choices, f"strategy.{name}", f"in {list(choices)}", value)
+        expect(temperature > 0, "strategy.temperature", "> 0", temperature)
         expect(info.target == "class", "stream.target", "'class' (one label a sample)", info.target)
-        self.keep, self.classifier, self.distillation = keep, classifier, distillation
+        self.keep, self.classifier, self.distillation, self.temperature = keep, classifier, distillation, temperature
         size, quota = (memory_size, None) if per == "all" else (memory_size * info.n_classes, memory_size)
         self.memory = Exemplars(size, sample_fields(info), info.n_classes, quota)
         self.teacher: Learner | None = None
@@ -82,7 +86,7 @@ class ICaRL(Strategy):
         targets = F.one_hot(batch.y, self.info.n_classes).to(logits.dtype)
         if self.teacher is not None and self.distillation:
             with torch.no_grad():
-                targets = torch.where(self.old, self.teacher(batch.x).sigmoid(), targets)
+                targets = torch.where(self.old, (self.teacher(batch.x) / self.temperature).sigmoid(), targets)
         losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         return (losses if self.head == "single" else losses * self.active).sum(1).mean()
 

@@ -161,6 +161,37 @@ def test_herding_is_the_greedy_search():
     assert herding(torch.from_numpy(features), 12).tolist() == chosen
 
 
+def directly(features, count):
+    """Herding by the distance of every candidate at every step."""
+    features = features.double()
+    mean, total, chosen = features.mean(0), torch.zeros_like(features[0]), []
+    for k in range(count):
+        gap = (mean - (features + total) / (k + 1)).square().sum(1)
+        gap[chosen] = torch.inf
+        chosen.append(int(gap.argmin()))
+        total = total + features[chosen[-1]]
+    return chosen
+
+
+@pytest.mark.parametrize("kind", ["unit", "relu", "twice", "levels", "equal", "far", "not finite"])
+def test_herding_takes_the_samples_of_the_direct_search(kind):
+    """Also among samples that are equally good, of which the first is taken."""
+    g = generator(0, "herding")
+    x = torch.randn(300, 7, generator=g)
+    features = {
+        "unit": torch.nn.functional.normalize(x),
+        "relu": x.relu(),
+        "twice": torch.cat([x[:150], x[:150]])[torch.randperm(300, generator=g)],
+        "levels": (x > 0).float(),  # 128 different samples, many ties
+        "equal": torch.ones(300, 7),
+        "far": x + 1000,
+        "not finite": torch.where(x > 2.5, torch.nan, x),
+    }[kind]
+    if kind == "not finite":
+        assert features.isnan().any()
+    assert herding(features, 200).tolist() == directly(features, 200)
+
+
 def test_select():
     def draw(how, features=None):
         return select(6, 3, how, generator(0, "test"), features).tolist()

@@ -183,14 +183,14 @@ def icarl_in_second_task(**fields):
     return strategy, stream
 
 
-@pytest.mark.parametrize("distillation", [True, False])
-def test_icarl_loss(distillation):
-    icarl, stream = icarl_in_second_task(distillation=distillation)
+@pytest.mark.parametrize(("distillation", "temperature"), [(True, 1.0), (True, 2.0), (False, 1.0)])
+def test_icarl_loss(distillation, temperature):
+    icarl, stream = icarl_in_second_task(distillation=distillation, temperature=temperature)
     batch = stream[1].train.batch(torch.arange(35, 45), step_keys(0, 0, 0, 1)[0])
     p = icarl.learner(batch.x).sigmoid().detach().double().numpy()
     target = np.eye(6)[batch.y.numpy()]
     if distillation:
-        target[:, :2] = icarl.teacher(batch.x).sigmoid().detach().numpy()[:, :2]
+        target[:, :2] = (icarl.teacher(batch.x) / temperature).sigmoid().detach().numpy()[:, :2]
     expected = -(target * np.log(p) + (1 - target) * np.log(1 - p))[:, :4].sum(1).mean()
     assert float(icarl.loss(batch).detach()) == pytest.approx(expected, rel=1e-5)
 
