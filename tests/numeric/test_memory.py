@@ -7,7 +7,7 @@ from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from cl.errors import ConfigError
-from cl.memory import Balanced, Exemplars, Memory, Reservoir, Ring, herding, join, sample_fields, select
+from cl.memory import Balanced, Exemplars, Memory, Reservoir, Ring, herding, join, sample_fields, select, splits
 from cl.seeding import generator, integers, step_keys
 from cl.testing import TinyStream
 
@@ -221,8 +221,9 @@ def test_exemplars_by_class_of_each_task():
     memory = Exemplars(30, sample_fields(stream.info), 6, quota=5)
     for task in stream:
         memory.choose(task, stream.info, "class", "random")
-    assert [len(part) for part in memory.data()] == [10, 10, 10]
-    for k, part in enumerate(memory.data()):
+    parts = splits(memory, lambda k: None)
+    assert [len(part) for part in parts] == [10, 10, 10]
+    for k, part in enumerate(parts):
         assert part.labels.tolist() == [0] * 5 + [1] * 5
         own = stream[k].train
         inputs = own.inputs(torch.arange(len(own)))

@@ -9,6 +9,7 @@ from cl.batch import Batch
 from cl.learners.mlp import MLP
 from cl.memory import herding
 from cl.seeding import seeded, step_keys
+from cl.streams.base import TrainingView
 from cl.testing import TinyStream, train
 from cl.testing.tiny import engine
 from strategies.gdumb import GDumb
@@ -197,18 +198,8 @@ def test_icarl_loss(distillation, temperature):
 
 def test_icarl_trains_on_new_data_and_exemplars():
     icarl, stream = icarl_in_second_task()
-    data = icarl.training_data(stream_view(stream), 1)
+    data = icarl.training_data(TrainingView(stream, 1, "current", "ICaRL"), 1)
     assert len(data) == 80 + 12
-
-
-def stream_view(stream):
-    class View:
-        def current(self, k):
-            from cl.streams.data import TrainingData
-
-            return TrainingData([stream[k].train])
-
-    return View()
 
 
 def test_icarl_classifies_by_the_nearest_mean_of_exemplars():
