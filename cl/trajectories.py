@@ -1,4 +1,4 @@
-"""What a step of meta-training looks at: a trajectory to learn along, other samples to judge by, rows of the head anew."""
+"""What a step of meta-training looks at: a trajectory to learn along, samples to judge by, new rows of the head."""
 
 from collections.abc import Sequence
 

@@ -20,9 +20,9 @@ CHUNK = 500  # samples offered to the memory at once
 class GDumb(Strategy):
     """Greedy sampler and dumb learner (Prabhu et al. 2020): the question whether a method gains from its stream at all.
 
-    The learning rate of the paper (SGD from .05 to .0005 by cosine annealing with warm restarts, batch 16; 128 passes for
-    MNIST, 256 for CIFAR) is a matter of the optimizer, the scheduler (`restarts`, made anew for each task) and the
-    training options; the crops of the authors' code (padding 4, for MNIST too) of the stream's augmentation.
+    The learning rate of the paper (SGD from .05 to .0005 by cosine annealing with warm restarts, batch 16; 128 passes
+    for MNIST, 256 for CIFAR) is a matter of the optimizer, the scheduler (`restarts`, made anew for each task) and the
+    training options; the crops of the authors' code (padding 4, for MNIST too) are one of the stream's augmentation.
 
     Args:
         learner, info: see `Strategy`.

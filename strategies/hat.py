@@ -139,5 +139,3 @@ class HAT(Strategy):
         """Add the task's gates to what is in use (equation 2)."""
         for used, gate in zip(self.used(), self.gates(task.index, self.s_max), strict=True):
             used.copy_(torch.maximum(used, gate))
-
-

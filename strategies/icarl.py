@@ -124,7 +124,7 @@ class ICaRL(Strategy):
         with torch.no_grad():
             self.memory.choose(task, self.info, "class", self.keep, self.features, later=True)
             for part in splits(self.memory, self.later.get):
-                for c in part.labels.unique():
+                for c in torch.unique(part.labels):
                     exemplars = part.inputs((part.labels == c).nonzero()[:, 0])
                     self.means[c] = F.normalize(self.features(exemplars).mean(0), dim=0)
                     self.known[c] = True

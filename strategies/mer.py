@@ -16,7 +16,6 @@ from cl.strategy import Paper, Strategy
 from cl.streams.base import StreamInfo
 from cl.update import Updater
 
-
 PLACES = ("first", "last", "random")
 
 

@@ -24,9 +24,9 @@ class OML(Strategy):
 
     Meta-training, before task 0: draw a trajectory (`classes` classes, `samples` of each, class after class) and begin
     with new weights for these classes in the head; take one SGD step on the prediction network for each sample of the
-    trajectory; minimise, by Adam through these steps, the loss on other samples of the same classes (and on random ones)
-    with respect to the representation and to where the prediction network starts (paper, algorithm 2). During the stream
-    the representation is frozen.
+    trajectory; minimise, by Adam through these steps, the loss on other samples of the same classes (and on random
+    ones) with respect to the representation and to where the prediction network starts (paper, algorithm 2). During
+    the stream the representation is frozen.
 
     Args:
         learner: a learner of blocks (mlp, cnn, resnet).

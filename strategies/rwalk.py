@@ -21,10 +21,10 @@ class RWalk(Strategy):
     distribution: -sum g_i dtheta_i / (F~_i (Delta theta_i)^2 / 2 + epsilon), negative stretches counting as zero. F~ is
     the one at the beginning of the stretch; at its end F~ <- alpha f + (1 - alpha) F~, f the mean over the stretch of
     the squared gradients of batches, without the penalty. After a task its s is averaged with the s of before, and
-    the average is scaled; F~ goes on through all tasks and is scaled as it stands. A stretch that a task cuts short does
-    not count. Exemplars are left to a combination with replay.
+    the average is scaled; F~ goes on through all tasks and is scaled as it stands. A stretch that a task cuts short
+    does not count. Exemplars are left to a combination with replay.
 
-    Differs from the authors' code: there the divergence lacks the factor 1/2, and s of before counts 3/2 instead of 1/2.
+    Differs from the authors' code: there the divergence lacks the factor 1/2, and s of before counts 3/2, not 1/2.
 
     Args:
         learner: see `Strategy`.

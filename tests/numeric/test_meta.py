@@ -76,7 +76,9 @@ def test_mer_places_the_present_sample_at_random():
     """Over many keys each of the five places of a sequence of five is taken equally often."""
     mer = ready(MER, TinyStream("domain"), place="random").strategy
     counts = torch.bincount(torch.tensor([mer.position(4, key, 0) for key in step_keys(0, 0, 0, 1000)]), minlength=5)
-    assert counts.min() > 150 and counts.max() < 250 and len(counts) == 5
+    assert len(counts) == 5
+    assert counts.min() > 150
+    assert counts.max() < 250
 
 
 @pytest.mark.parametrize("look", ["last", "all"])

@@ -1,6 +1,7 @@
 """OML: its meta-gradient against finite differences, its phases, and meta-training on the Omniglot files."""
 
 from copy import deepcopy
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -108,7 +109,7 @@ def test_meta_training_begins_every_trajectory_with_new_rows(monkeypatch):
         made = engine(OML, TinyStream("class"), meta_steps=4, classes=1, reset=reset)
         made.begin(0)
         found = heads[-4:]
-        changed = [set((a != b).any(1).nonzero()[:, 0].tolist()) for a, b in zip(found, found[1:], strict=False)]
+        changed = [set((a != b).any(1).nonzero()[:, 0].tolist()) for a, b in pairwise(found)]
         assert changed == (rows[-3:] if reset else [set()] * 3)
 
 
