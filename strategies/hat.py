@@ -95,6 +95,9 @@ class HAT(Strategy):
             now[name].copy_(torch.lerp(self.before[name], now[name], mask))
         for e in self.embeddings:
             e.copy_(e.clamp(-EMBEDDING_LIMIT, EMBEDDING_LIMIT))
+
+    def remember(self, batch: Batch, aux: Aux) -> None:
+        """Go on with the annealing: all steps on a batch (`training.updates`) share its slope."""
         self.position.copy_(aux["position"])
 
     def masks(self) -> dict[str, Tensor]:
@@ -136,5 +139,3 @@ class HAT(Strategy):
         """Add the task's gates to what is in use (equation 2)."""
         for used, gate in zip(self.used(), self.gates(task.index, self.s_max), strict=True):
             used.copy_(torch.maximum(used, gate))
-
-

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from cl.batch import Batch
 from cl.errors import ConfigError, expect
 from cl.learners.base import Learner
-from cl.memory import SELECTIONS, Exemplars, sample_fields
+from cl.memory import SELECTIONS, Exemplars, sample_fields, splits
 from cl.objectives import mask_logits
 from cl.strategy import Aux, Paper, Strategy
 from cl.streams.base import StreamInfo, Task, TrainingView
-from cl.streams.data import TrainingData
+from cl.streams.data import TrainingData, Transform
 
 CLASSIFIERS = ("exemplars", "head")
 
@@ -33,9 +33,11 @@ class ICaRL(Strategy):
         keep: ``herding``, or ``random``, ``first``, ``last``.
         classifier: ``exemplars`` (nearest mean), or ``head`` (largest output; the paper's hybrid 1).
         distillation: False trains old outputs toward the labels (the paper's hybrid 2, and with ``head`` hybrid 3).
+        temperature: what the logits of the old network are divided by before their sigmoid, > 0; 1 in the paper, 2 in
+            the code of van de Ven et al.
 
-    Differs from the paper: class means are those of the network at the end of the last task; no augmentation of
-    exemplars.
+    Differs from the paper: class means are those of the network at the end of the last task. Differs from the code of
+    van de Ven et al. 2022: the mean that herding follows is not brought to length one.
     """
 
     paper: ClassVar[Paper | None] = Paper(
@@ -57,6 +59,7 @@ class ICaRL(Strategy):
         keep: str = "herding",
         classifier: str = "exemplars",
         distillation: bool = True,
+        temperature: float = 1.0,
     ) -> None:
         super().__init__(learner, info)
         for name, value, choices in (
@@ -65,11 +68,13 @@ class ICaRL(Strategy):
             ("classifier", classifier, CLASSIFIERS),
         ):
             expect(value in choices, f"strategy.{name}", f"in {list(choices)}", value)
+        expect(temperature > 0, "strategy.temperature", "> 0", temperature)
         expect(info.target == "class", "stream.target", "'class' (one label a sample)", info.target)
-        self.keep, self.classifier, self.distillation = keep, classifier, distillation
+        self.keep, self.classifier, self.distillation, self.temperature = keep, classifier, distillation, temperature
         size, quota = (memory_size, None) if per == "all" else (memory_size * info.n_classes, memory_size)
         self.memory = Exemplars(size, sample_fields(info), info.n_classes, quota)
         self.teacher: Learner | None = None
+        self.later: dict[int, Transform | None] = {}  # how exemplars of each task become inputs
         if not isinstance(learner.head, nn.Linear):
             raise ConfigError(f"Expected `learner.head` a linear layer over features, got {learner.head}")
         self.register_buffer("means", torch.zeros(info.n_classes, learner.head.in_features))
@@ -82,7 +87,7 @@ class ICaRL(Strategy):
         targets = F.one_hot(batch.y, self.info.n_classes).to(logits.dtype)
         if self.teacher is not None and self.distillation:
             with torch.no_grad():
-                targets = torch.where(self.old, self.teacher(batch.x).sigmoid(), targets)
+                targets = torch.where(self.old, (self.teacher(batch.x) / self.temperature).sigmoid(), targets)
         losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         return (losses if self.head == "single" else losses * self.active).sum(1).mean()
 
@@ -111,16 +116,18 @@ class ICaRL(Strategy):
 
     def training_data(self, stream: TrainingView, k: int) -> TrainingData:
         """Return task k and the exemplars."""
-        return TrainingData([*stream.current(k).parts, *self.memory.data()])
+        self.later = {j: stream.later(j) for j in range(k + 1)}
+        return TrainingData([*stream.current(k).parts, *splits(self.memory, self.later.get)])
 
     def end_task(self, task: Task) -> None:
         """Choose the exemplars of the new classes, shrink the old ones, and take the means of all."""
         with torch.no_grad():
-            self.memory.choose(task, self.info, "class", self.keep, self.features)
-            for c in self.memory.present():
-                exemplars = self.memory["x"][self.memory.slots(c)]
-                self.means[c] = F.normalize(self.features(exemplars).mean(0), dim=0)
-                self.known[c] = True
+            self.memory.choose(task, self.info, "class", self.keep, self.features, later=True)
+            for part in splits(self.memory, self.later.get):
+                for c in torch.unique(part.labels):
+                    exemplars = part.inputs((part.labels == c).nonzero()[:, 0])
+                    self.means[c] = F.normalize(self.features(exemplars).mean(0), dim=0)
+                    self.known[c] = True
 
     def train(self, mode: bool = True) -> "ICaRL":
         """Set training mode for all but the old network."""

@@ -11,16 +11,18 @@ from cl.errors import expect
 from cl.learners.base import Learner
 from cl.memory import Reservoir, sample_fields
 from cl.memory.base import Fields
-from cl.seeding import derive
+from cl.seeding import derive, integers
 from cl.strategy import Paper, Strategy
 from cl.streams.base import StreamInfo
 from cl.update import Updater
+
+PLACES = ("first", "last", "random")
 
 
 class MER(Strategy):
     """For every sample: `batches` sequences of SGD steps on single samples, each followed by a Reptile update.
 
-    A sequence holds `batch_size` - 1 samples of a reservoir and ends with the present one. Within a sequence
+    A sequence holds the present sample and `batch_size` - 1 samples of a reservoir. Within a sequence
     theta <- theta_0 + beta (theta_k - theta_0), and after all of them theta <- theta_0 + gamma (theta - theta_0)
     (paper, algorithm 1). The single steps are taken by the run's optimiser (SGD in the paper).
 
@@ -30,12 +32,15 @@ class MER(Strategy):
         memory_size: slots of the reservoir; 5120 in the paper on MNIST (200 and 500 studied).
         batches: s, sequences for each sample; 10 in the authors' runs on MNIST rotations, which with their k makes 1000
             optimisation steps a sample; the default is 10 steps.
-        batch_size: k, samples of a sequence; 100 there.
+        batch_size: k, samples of a sequence, the present one among them; 101 there (their replay_batch_size is k - 1).
         beta: Reptile rate within a sequence, in (0, 1]; .03 there.
         gamma: Reptile rate across sequences, in (0, 1]; 1 there.
         group: samples taken together in place of a single one; 1 in the paper, more is faster and less exact.
+        place: where in a sequence the present sample stands: ``first`` (the authors' code of algorithm 1), ``last``
+            (as in their algorithm 6) or ``random`` (as in their algorithm 7).
 
-    Differs from the paper: a batch of the run is taken sample by sample (the paper's batch size is 1).
+    Differs from the paper: a batch of the run is taken sample by sample (the paper's batch size is 1); a sequence draws
+    distinct samples from memory, the authors' code draws with replacement.
     """
 
     paper = Paper(
@@ -57,6 +62,7 @@ class MER(Strategy):
         beta: float = 0.03,
         gamma: float = 1.0,
         group: int = 1,
+        place: str = "first",
     ) -> None:
         super().__init__(learner, info)
         expect(batches > 0, "strategy.batches", "> 0", batches)
@@ -65,7 +71,8 @@ class MER(Strategy):
         expect(0 < gamma <= 1, "strategy.gamma", "in (0, 1]", gamma)
         expect(group > 0, "strategy.group", "> 0", group)
         self.batches, self.batch_size, self.beta, self.gamma = batches, batch_size, beta, gamma
-        self.group = group
+        expect(place in PLACES, "strategy.place", f"in {list(PLACES)}", place)
+        self.group, self.place = group, place
         self.memory = Reservoir(memory_size, sample_fields(info))
 
     def step(self, batch: Batch, update: Updater) -> Tensor:
@@ -91,14 +98,23 @@ class MER(Strategy):
                 recalled, known = self.memory.sample((self.batch_size - 1) * self.group, key, purpose=f"replay/{i}")
                 recalled = part(recalled, 0, int(known.sum()))  # samples that are stored come first
                 valid = len(recalled["y"])
-            for j in range(0, valid, self.group):
-                update.minimise(self.single(part(recalled, j, self.group), key, update))
-            loss = self.single(present, key, update)
-            losses.append(loss.detach())
-            update.minimise(loss)
+            sequence = [part(recalled, j, self.group) for j in range(0, valid, self.group)]
+            place = self.position(len(sequence), key, i)
+            sequence.insert(place, present)
+            for j, fields in enumerate(sequence):
+                loss = self.single(fields, key, update)
+                if j == place:
+                    losses.append(loss.detach())
+                update.minimise(loss)
             self.towards(within, self.beta)
         self.towards(across, self.gamma)
         return torch.stack(losses).mean()
+
+    def position(self, others: int, key: Tensor, i: int) -> int:
+        """Return how many of the `others` of sequence i come before the present sample."""
+        if self.place == "random":
+            return int(integers(key, (), others + 1, f"place/{i}"))
+        return 0 if self.place == "first" else others
 
     def single(self, fields: Fields, key: Tensor, update: Updater) -> Tensor:
         """Return the loss () of one sample."""

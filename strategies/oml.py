@@ -16,15 +16,17 @@ from cl.strategy import Paper, Strategy
 from cl.streams.base import StreamInfo, Task
 from cl.streams.remote import Remote
 from cl.streams.sources.base import Source
+from cl.trajectories import renew, trajectory
 
 
 class OML(Strategy):
     """Meta-train the lower blocks (representation) so that the upper ones (prediction) can learn sample by sample.
 
-    Meta-training, before task 0: draw a trajectory (`classes` classes, `samples` of each, class after class) and as
-    many random samples of all classes; take one SGD step on the prediction network for each sample of the trajectory;
-    minimise, by Adam through these steps, the loss on trajectory and random samples with respect to the representation
-    and to where the prediction network starts (paper, algorithm 2). During the stream the representation is frozen.
+    Meta-training, before task 0: draw a trajectory (`classes` classes, `samples` of each, class after class) and begin
+    with new weights for these classes in the head; take one SGD step on the prediction network for each sample of the
+    trajectory; minimise, by Adam through these steps, the loss on other samples of the same classes (and on random
+    ones) with respect to the representation and to where the prediction network starts (paper, algorithm 2). During
+    the stream the representation is frozen.
 
     Args:
         learner: a learner of blocks (mlp, cnn, resnet).
@@ -37,12 +39,19 @@ class OML(Strategy):
         meta_steps: steps of meta-training, >= 0.
         classes: classes of a trajectory.
         samples: samples of each class in a trajectory.
+        held_out: other samples of each of its classes, of which the meta-loss is taken; as many as `samples` in the
+            authors' code for the paper (oml_omniglot_paper.py).
+        random: samples of all classes, none of them on the trajectory, of which it is taken too; none there, 15 in
+            their later oml_omniglot.py (where no class of a trajectory can be among them).
+        reset: True begins every trajectory with new rows in the head for its classes (normal, variance 2 / D), so that
+            these cannot be learned by heart and the inner steps have to learn them.
         inner_rate: learning rate of the steps along a trajectory; .01 in the authors' code.
         meta_rate: learning rate of meta-training (Adam); 1e-4 in the paper.
         second_order: True differentiates through the inner gradients.
         freeze: False trains the representation during the stream too.
 
-    Differs from the paper: `meta_steps` is smaller by default; the head of the stream starts as it was initialised.
+    Differs from the paper: `meta_steps` is smaller by default; the head of the stream starts as it was initialised. The
+    paper draws all of the prediction network anew for every trajectory; its code, as here, the rows of the head alone.
     """
 
     paper = Paper("Meta-learning representations for continual learning", 2019, "https://arxiv.org/abs/1905.12588")
@@ -61,6 +70,9 @@ class OML(Strategy):
         meta_steps: int = 2000,
         classes: int = 3,
         samples: int = 5,
+        held_out: int = 5,
+        random: int = 0,
+        reset: bool = True,
         inner_rate: float = 0.01,
         meta_rate: float = 1e-4,
         second_order: bool = True,
@@ -74,11 +86,13 @@ class OML(Strategy):
         expect(0 <= plastic < blocks, "strategy.plastic", f"in [0, {blocks - 1}] for {blocks} blocks", plastic)
         for name, value in (("meta_steps", meta_steps), ("inner_rate", inner_rate), ("meta_rate", meta_rate)):
             expect(value >= 0, f"strategy.{name}", ">= 0", value)
-        for name, value in (("classes", classes), ("samples", samples)):
+        for name, value in (("classes", classes), ("samples", samples), ("held_out", held_out)):
             expect(value > 0, f"strategy.{name}", "> 0", value)
+        expect(random >= 0, "strategy.random", ">= 0", random)
         self.source, self.root, self.download = source, Path(root).expanduser(), download
         self.lower = blocks - plastic
         self.meta_steps, self.classes, self.samples = meta_steps, classes, samples
+        self.held_out, self.random, self.reset = held_out, random, reset
         self.inner_rate, self.meta_rate, self.second_order, self.freeze = inner_rate, meta_rate, second_order, freeze
 
     def grow(self, k: int) -> None:
@@ -98,8 +112,9 @@ class OML(Strategy):
         if task.index > 0 or self.meta_steps == 0:
             return
         x, y = self.data(task)
-        members = [rows for c in torch.unique(y) if len(rows := (y == c).nonzero()[:, 0]) >= self.samples]
-        expect(len(members) > 0, "strategy.samples", "at most the samples of a class", self.samples)
+        needed = self.samples + self.held_out
+        members = [rows for c in torch.unique(y) if len(rows := (y == c).nonzero()[:, 0]) >= needed]
+        expect(len(members) > 0, "strategy.samples + strategy.held_out", "at most the samples of a class", needed)
         with seeded(self.info.seed, "oml"):
             head = nn.Linear(self.learner.head.in_features, int(y.max()) + 1).to(x.device)  # type: ignore[arg-type]
         upper = Upper(self.learner, self.lower, head)
@@ -109,10 +124,10 @@ class OML(Strategy):
         self.learner.train()
         for step in range(self.meta_steps):
             g = generator(self.info.seed, "oml", step)
-            chosen = torch.randperm(len(members), generator=g)[: self.classes]
-            drawn = [members[c][torch.randperm(len(members[c]), generator=g)[: self.samples]] for c in chosen]
-            path = torch.cat(drawn)
-            rows = torch.cat([path, torch.randint(len(x), (len(path),), generator=g).to(path.device)])
+            path, asked = trajectory(members, len(x), g, self.classes, self.samples, self.held_out, self.random)
+            if self.reset:
+                renew(head, torch.unique(y[path]), g)
+            rows = torch.cat([path, asked])
             loss = self.meta_loss(lower(x[rows]), y[rows], upper, len(path))
             optimizer.zero_grad()
             torch.autograd.backward(loss)
@@ -121,13 +136,13 @@ class OML(Strategy):
         self.train()
 
     def meta_loss(self, z: Tensor, y: Tensor, upper: "Upper", steps: int) -> Tensor:
-        """Return the loss () on all samples (z (n, ...), y (n,)) after one step on each of the first `steps`."""
+        """Take one step on each of the first `steps` samples (z (n, ...), y (n,)); return the loss () on the others."""
         fast: dict[str, Tensor] = dict(upper.named_parameters())
         for j in range(steps):
             loss = F.cross_entropy(functional_call(upper, fast, (z[j : j + 1],)), y[j : j + 1])
             grads = torch.autograd.grad(loss, list(fast.values()), create_graph=self.second_order)
             fast = {n: w - self.inner_rate * g for (n, w), g in zip(fast.items(), grads, strict=True)}
-        return F.cross_entropy(functional_call(upper, fast, (z,)), y)
+        return F.cross_entropy(functional_call(upper, fast, (z[steps:],)), y[steps:])
 
     def data(self, task: Task) -> tuple[Tensor, Tensor]:
         """Return what to meta-train on: x (N, *input) as the network reads it, y (N,)."""

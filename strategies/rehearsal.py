@@ -9,7 +9,7 @@ from torch import Tensor
 from cl.batch import Batch
 from cl.errors import expect
 from cl.learners.base import Learner
-from cl.memory import SELECTIONS, Exemplars, sample_fields
+from cl.memory import SELECTIONS, Exemplars, sample_fields, splits
 from cl.strategy import Aux, Paper, Strategy
 from cl.streams.base import StreamInfo, Task, TrainingView
 from cl.streams.data import TrainingData
@@ -30,7 +30,7 @@ class Rehearsal(ER):
             (new samples // samples in memory) times (Hsu et al. 2018).
         replay_batch, draw, weighting, replay_weight: see `ER`; for ``step`` alone.
 
-    Differs from the paper: inputs are stored as the network sees them, without augmentation.
+    Differs from the paper: for ``step`` inputs are stored as the network sees them, without augmentation.
     """
 
     paper: ClassVar[Paper | None] = Paper(
@@ -95,14 +95,14 @@ class Rehearsal(ER):
         stored = int(self.memory.filled.sum())
         if self.replay == "step" or stored == 0:
             return data
-        parts = self.memory.data()
+        parts = splits(self.memory, stream.later)
         times = max(1, len(data) // stored)
         return TrainingData([*data.parts, *parts], [*data.repeats, *[times] * len(parts)])
 
     def end_task(self, task: Task) -> None:
         """Choose the task's exemplars."""
         with torch.no_grad():
-            self.memory.choose(task, self.info, self.groups, self.keep, self._features)
+            self.memory.choose(task, self.info, self.groups, self.keep, self._features, later=self.replay == "epoch")
 
     def _features(self, x: Tensor) -> Tensor:
         return F.normalize(self.learner.features(x))

@@ -22,6 +22,9 @@ class XdG(Strategy):
         learner: see `Strategy`.
         info: see `Strategy`.
         share: fraction of the units that are off in a task, in [0, 1); .8 in the paper (with 2000 units).
+
+    Differs from the code of van de Ven et al. 2022: a unit that is off gives 0; there its bias is not gated, so that it
+    gives relu(b), the same for every input.
     """
 
     paper = Paper(

@@ -6,6 +6,7 @@ from cl.memory.exemplars import Exemplars
 from cl.memory.reservoir import Reservoir
 from cl.memory.ring import Ring
 from cl.memory.selection import SELECTIONS, herding, select
+from cl.memory.splits import splits
 
 __all__ = [
     "SELECTIONS",
@@ -18,4 +19,5 @@ __all__ = [
     "join",
     "sample_fields",
     "select",
+    "splits",
 ]

@@ -10,7 +10,6 @@ from cl.memory.base import Fields, Memory
 from cl.memory.selection import select
 from cl.seeding import generator
 from cl.streams.base import StreamInfo, Task
-from cl.streams.data import Data
 
 CHUNK = 1000  # samples a forward pass when features are computed
 
@@ -73,7 +72,13 @@ class Exemplars(Memory):
         self.filled.copy_(torch.arange(self.capacity, device=self.filled.device) < total)
 
     def choose(
-        self, task: Task, info: StreamInfo, by: str, how: str, features: Callable[[Tensor], Tensor] | None = None
+        self,
+        task: Task,
+        info: StreamInfo,
+        by: str,
+        how: str,
+        features: Callable[[Tensor], Tensor] | None = None,
+        later: bool = False,
     ) -> None:
         """Choose exemplars of a finished task and store them.
 
@@ -83,6 +88,7 @@ class Exemplars(Memory):
             by: groups: ``task``, or ``class`` (of each task, where tasks share their labels).
             how: see `cl.memory.select`.
             features: from inputs (B, *input) to features (B, D), for ``herding``.
+            later: True stores what `splits` trains on (`Data.kept`), False inputs.
         """
         data, device = task.train, self.filled.device
         members = {task.index: torch.arange(len(data), device=device)}
@@ -98,13 +104,6 @@ class Exemplars(Memory):
             draw = generator(info.seed, "exemplars", task.index, g)
             positions = positions[select(len(positions), room, how, draw, found).to(device)]
             ids = torch.full((len(positions),), task.index, device=device)
-            chosen[g] = {"x": data.inputs(positions), "y": data.labels[positions], "task": ids}
+            x = data.kept(positions) if later else data.inputs(positions)
+            chosen[g] = {"x": x, "y": data.labels[positions], "task": ids}
         self.store(chosen)
-
-    def data(self) -> list[Data]:
-        """Return what is stored as splits to train on, one a task."""
-        splits = []
-        for k in sorted(set(self["task"][self.filled].tolist())):
-            slots = ((self["task"] == k) & self.filled).nonzero()[:, 0]
-            splits.append(Data(self["x"], slots, self["y"][slots], k))
-        return splits

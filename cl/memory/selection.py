@@ -48,11 +48,17 @@ def herding(features: Tensor, count: int) -> Tensor:
     """
     features = features.double()
     mean, total = features.mean(0), torch.zeros_like(features[0])
+    squares = features.square().sum(1)
+    rounding = 1e-12 * squares.max()  # far above that of a dot product, far below what tells two samples apart
     taken = torch.zeros(len(features), dtype=torch.bool, device=features.device)
     chosen = torch.zeros(count, dtype=torch.long, device=features.device)
     for k in range(count):
-        gap = (mean - (features + total) / (k + 1)).square().sum(1)
-        best = torch.where(taken, torch.inf, gap).argmin()
+        # |mu - (phi + total) / (k + 1)|^2 grows with |phi|^2 - 2 phi . ((k + 1) mu - total): one product a step finds
+        # the few samples that can be nearest, and the distance itself settles which of them is.
+        score = torch.where(taken, torch.inf, squares - 2 * (features @ ((k + 1) * mean - total)))
+        near = (~(score > score.min() + (k + 1) * rounding)).nonzero()[:, 0]
+        gap = (mean - (features[near] + total) / (k + 1)).square().sum(1)
+        best = near[torch.where(taken[near], torch.inf, gap).argmin()]
         chosen[k] = best
         taken[best] = True
         total = total + features[best]

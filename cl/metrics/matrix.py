@@ -109,6 +109,9 @@ def forgetting(accuracy: Array) -> Array:
 def backward_transfer(accuracy: Array) -> Array:
     """Backward transfer, (S,): (1/(T-1)) sum_{j < T} (a(T, j) - a(j, j)). NaN for fewer than two tasks.
 
+    The code of GEM (and of MER and La-MAML, which took it over) averages over all T tasks, the last of which gives 0:
+    its numbers are (T-1)/T of these, 5 per cent nearer to 0 for 20 tasks.
+
     >>> import numpy as np
     >>> R = np.array([[[0.5, 0.4, 0.5], [0.9, 0.5, 0.4], [0.7, 0.8, 0.6], [0.6, 0.85, 1.0]]])
     >>> backward_transfer(R).round(4).tolist()  # ((.6 - .9) + (.85 - .8)) / 2

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cl.errors import AccessError
-from cl.streams.data import Data, TrainingData
+from cl.streams.data import Data, TrainingData, Transform
 
 SCENARIOS = ("task", "domain", "class", "online")
 
@@ -123,6 +123,16 @@ class TrainingView:
                 f"(`sees` = {self._sees!r}), got task {k}"
             )
         return self._stream[k]
+
+    def later(self, k: int) -> Transform | None:
+        """Return how samples that were kept of task k become inputs; see `Data.later`.
+
+        Raises:
+            AccessError: the task has not come yet.
+        """
+        if k > self._k:
+            raise AccessError(f"Expected {self._who} to look at tasks up to {self._k} during that task, got task {k}")
+        return self._stream[k].train.later
 
     def current(self, k: int) -> TrainingData:
         """Return the training split of task k as it stands."""

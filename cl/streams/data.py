@@ -52,6 +52,23 @@ class Data:
         """Return the network's inputs (B, *input) at `positions` (B,) of this split; `key` () draws augmentations."""
         return self.transform(self.storage.index_select(0, self.index.index_select(0, positions)), key)
 
+    @property
+    def later(self) -> Transform | None:
+        """How samples that were `kept` become inputs; None where they are inputs already.
+
+        A transform that draws from the key says so by an `augmentation` that is not None.
+        """
+        return self.transform if getattr(self.transform, "augmentation", None) is not None else None
+
+    def kept(self, positions: Tensor) -> Tensor:
+        """Return what a memory keeps of the samples at `positions` (B,) to train on them later: (B, *input).
+
+        Where the stream augments, that is what is stored, so that they can be augmented anew; else inputs.
+        """
+        if self.later is None:
+            return self.inputs(positions)
+        return self.storage.index_select(0, self.index.index_select(0, positions))
+
     def batch(self, positions: Tensor, key: Tensor, augment: bool = True) -> Batch:
         """Return the `Batch` at `positions` (B,) for the step with this `key` ()."""
         return self._batch(self.storage.index_select(0, self.index.index_select(0, positions)), positions, key, augment)

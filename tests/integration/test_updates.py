@@ -18,6 +18,7 @@ from strategies.agem import AGEM
 from strategies.der import DER
 from strategies.er import ER
 from strategies.gss import GSS
+from strategies.hat import HAT
 from strategies.lamaml import LaMAML
 from strategies.mer import MER
 from strategies.naive import Naive
@@ -90,6 +91,21 @@ def test_a_memory_takes_every_sample_in_once(kind):
     engine.strategy.memory.write = spy
     engine.run()
     assert len(taken) == len({tuple(x) for x in taken}) == 160
+
+
+def test_hat_anneals_over_the_batches_of_an_epoch():
+    """Equation 3, s = 1 / s_max + (s_max - 1 / s_max) (b - 1) / (B - 1), whatever the steps on a batch."""
+    engine = made(HAT, stream=TinyStream("task", tasks=1))  # 2 epochs of 5 batches, 3 steps on each
+    slopes, edit = [], engine.strategy.gradients
+
+    def spy(grads, batch, aux):
+        slopes.append(float(aux["s"]))
+        return edit(grads, batch, aux)
+
+    engine.strategy.gradients = spy
+    engine.run()
+    expected = np.tile(np.repeat(1 / 400 + (400 - 1 / 400) * np.arange(5) / 4, 3), 2)
+    np.testing.assert_allclose(slopes, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", [ER, GSS, MER])

@@ -7,7 +7,7 @@ from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from cl.errors import ConfigError
-from cl.memory import Balanced, Exemplars, Memory, Reservoir, Ring, herding, join, sample_fields, select
+from cl.memory import Balanced, Exemplars, Memory, Reservoir, Ring, herding, join, sample_fields, select, splits
 from cl.seeding import generator, integers, step_keys
 from cl.testing import TinyStream
 
@@ -161,6 +161,37 @@ def test_herding_is_the_greedy_search():
     assert herding(torch.from_numpy(features), 12).tolist() == chosen
 
 
+def directly(features, count):
+    """Herding by the distance of every candidate at every step."""
+    features = features.double()
+    mean, total, chosen = features.mean(0), torch.zeros_like(features[0]), []
+    for k in range(count):
+        gap = (mean - (features + total) / (k + 1)).square().sum(1)
+        gap[chosen] = torch.inf
+        chosen.append(int(gap.argmin()))
+        total = total + features[chosen[-1]]
+    return chosen
+
+
+@pytest.mark.parametrize("kind", ["unit", "relu", "twice", "levels", "equal", "far", "not finite"])
+def test_herding_takes_the_samples_of_the_direct_search(kind):
+    """Also among samples that are equally good, of which the first is taken."""
+    g = generator(0, "herding")
+    x = torch.randn(300, 7, generator=g)
+    features = {
+        "unit": torch.nn.functional.normalize(x),
+        "relu": x.relu(),
+        "twice": torch.cat([x[:150], x[:150]])[torch.randperm(300, generator=g)],
+        "levels": (x > 0).float(),  # 128 different samples, many ties
+        "equal": torch.ones(300, 7),
+        "far": x + 1000,
+        "not finite": torch.where(x > 2.5, torch.nan, x),
+    }[kind]
+    if kind == "not finite":
+        assert features.isnan().any()
+    assert herding(features, 200).tolist() == directly(features, 200)
+
+
 def test_select():
     def draw(how, features=None):
         return select(6, 3, how, generator(0, "test"), features).tolist()
@@ -190,8 +221,9 @@ def test_exemplars_by_class_of_each_task():
     memory = Exemplars(30, sample_fields(stream.info), 6, quota=5)
     for task in stream:
         memory.choose(task, stream.info, "class", "random")
-    assert [len(part) for part in memory.data()] == [10, 10, 10]
-    for k, part in enumerate(memory.data()):
+    parts = splits(memory, lambda k: None)
+    assert [len(part) for part in parts] == [10, 10, 10]
+    for k, part in enumerate(parts):
         assert part.labels.tolist() == [0] * 5 + [1] * 5
         own = stream[k].train
         inputs = own.inputs(torch.arange(len(own)))

@@ -57,18 +57,28 @@ def test_mer_with_an_empty_memory_is_reptile_on_single_samples(beta, gamma):
     assert int(made.strategy.memory.filled.sum()) == 3
 
 
-def test_mer_replays_what_it_stored():
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_mer_replays_what_it_stored(place):
     stream = TinyStream("domain")
-    made = ready(MER, stream, memory_size=1, batches=1, batch_size=2, beta=1.0)
+    made = ready(MER, stream, memory_size=1, batches=1, batch_size=2, beta=1.0, place=place)
     weights, loss = bare(made.strategy)
     batch = stream[0].train.batch(torch.tensor([0, 50]), KEY)
     made.strategy.step(batch, made.update)
-    order = [0, 0, 1]  # the first alone; then, before the second, the first from memory
+    order = [0, 1, 0] if place == "first" else [0, 0, 1]  # the first alone; then the second and the first from memory
     for n in order:
         g = gradient(loss, weights, batch.x[n : n + 1], batch.y[n : n + 1])
         weights = {k: w - 0.1 * g[k] for k, w in weights.items()}
     for name, p in made.strategy.learner.named_parameters():
         torch.testing.assert_close(p.detach(), weights[name], rtol=1e-4, atol=1e-6)
+
+
+def test_mer_places_the_present_sample_at_random():
+    """Over many keys each of the five places of a sequence of five is taken equally often."""
+    mer = ready(MER, TinyStream("domain"), place="random").strategy
+    counts = torch.bincount(torch.tensor([mer.position(4, key, 0) for key in step_keys(0, 0, 0, 1000)]), minlength=5)
+    assert len(counts) == 5
+    assert counts.min() > 150
+    assert counts.max() < 250
 
 
 @pytest.mark.parametrize("look", ["last", "all"])

@@ -1,5 +1,8 @@
 """OML: its meta-gradient against finite differences, its phases, and meta-training on the Omniglot files."""
 
+from copy import deepcopy
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +10,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from cl.learners.mlp import MLP
+from cl.seeding import generator
 from cl.streams.sources import Omniglot
 from cl.testing.tiny import TinyStream, engine, state
+from cl.trajectories import renew, trajectory
 from strategies.oml import OML, Upper
 
 
@@ -37,6 +42,75 @@ def test_the_meta_gradient_goes_through_the_inner_steps():
         numeric = (high - low).item() / 2e-5
     np.testing.assert_allclose(exact[True].item(), numeric, rtol=1e-4)
     assert abs(exact[False].item() - numeric) > 1e-3 * abs(numeric)
+
+
+def test_the_meta_loss_is_that_of_the_held_out_samples_after_sgd_along_the_trajectory():
+    """Against torch's SGD on a copy: 4 samples are learned one by one, the loss is that of the other 5."""
+    with torch.random.fork_rng():
+        strategy = engine(OML, TinyStream("class"), inner_rate=0.3, meta_steps=0).strategy
+        torch.manual_seed(0)
+        z, y = torch.rand(9, 16), torch.tensor([0, 0, 1, 1, 0, 1, 0, 1, 0])
+        upper = Upper(strategy.learner, 1, nn.Linear(16, 2))
+    found = strategy.meta_loss(z, y, upper, 4).item()
+    copy = deepcopy(upper)
+    optimizer = torch.optim.SGD(copy.parameters(), lr=0.3)
+    for j in range(4):
+        optimizer.zero_grad()
+        torch.autograd.backward(F.cross_entropy(copy(z[j : j + 1]), y[j : j + 1]))
+        optimizer.step()
+    assert found == pytest.approx(F.cross_entropy(copy(z[4:]), y[4:]).item(), rel=1e-5)
+    assert found != pytest.approx(F.cross_entropy(copy(z), y).item(), rel=1e-2)
+
+
+def test_trajectories_go_class_after_class_and_are_judged_by_other_samples():
+    y = torch.arange(60) % 5
+    members = [(y == c).nonzero()[:, 0] for c in range(5)]
+    seen = set()
+    for step in range(50):
+        path, others = trajectory(members, 60, generator(0, "test", step), 3, 4, 2, random=20)
+        classes = y[path].reshape(3, 4)
+        assert (classes == classes[:, :1]).all()
+        assert len(set(classes[:, 0].tolist())) == 3
+        assert y[others[:6]].tolist() == classes[:, :2].flatten().tolist()
+        assert len(set(path.tolist())) == 12
+        assert not set(path.tolist()) & set(others.tolist())
+        assert len(others) == 26
+        seen |= set(others[6:].tolist())
+    assert len(seen) == 60, "the random ones are of all classes"
+    again = trajectory(members, 60, generator(0, "test", 49), 3, 4, 2, random=20)
+    assert torch.equal(path, again[0])
+    assert torch.equal(others, again[1])
+
+
+def test_only_the_rows_of_the_trajectory_are_drawn_anew():
+    with torch.random.fork_rng():
+        head = nn.Linear(5000, 6)
+    before = state(head)
+    renew(head, torch.tensor([1, 4]), generator(0, "test"))
+    same = (head.weight == before["weight"]).all(1)
+    assert same.tolist() == [True, False, True, True, False, True]
+    assert torch.equal(head.bias, before["bias"])
+    drawn = head.weight[[1, 4]]
+    assert drawn.var().item() * 5000 == pytest.approx(2, rel=0.05)
+    assert abs(drawn.mean().item()) < 0.001
+
+
+def test_meta_training_begins_every_trajectory_with_new_rows(monkeypatch):
+    """Seen from the first step on: the rows of the trajectory's classes alone differ from the step before."""
+    heads, rows = [], []
+
+    def spy(self, z, y, upper, steps):
+        heads.append(upper.head.weight.detach().clone())
+        rows.append(set(y[:steps].tolist()))
+        return upper(z).sum() * 0.0  # no gradient: Adam leaves the weights
+
+    monkeypatch.setattr(OML, "meta_loss", spy)
+    for reset in (True, False):
+        made = engine(OML, TinyStream("class"), meta_steps=4, classes=1, reset=reset)
+        made.begin(0)
+        found = heads[-4:]
+        changed = [set((a != b).any(1).nonzero()[:, 0].tolist()) for a, b in pairwise(found)]
+        assert changed == (rows[-3:] if reset else [set()] * 3)
 
 
 def test_representation_is_meta_trained_once_and_then_frozen():
@@ -69,7 +143,7 @@ def test_meta_training_on_omniglot_lowers_the_meta_loss(data_root):
         assert x.shape[1:] == (1, 4, 4)
         assert 0 <= float(x.min()) < float(x.max()) <= 1
         strategy.begin_task(made.stream[0])
-        rows = torch.cat([(y == c).nonzero()[:5, 0] for c in (3, 40, 80)])
+        rows = torch.cat([(y == c).nonzero()[part, 0] for part in (slice(5), slice(5, 10)) for c in (3, 40, 80)])
         head = nn.Linear(64, int(y.max()) + 1)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)

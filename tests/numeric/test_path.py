@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from cl.batch import Batch
-from cl.importance import PathIntegral
+from cl.importance import PathIntegral, fisher
 from cl.learners.mlp import MLP
 from cl.testing import TinyStream, train
 from strategies.rwalk import RWalk
@@ -110,39 +110,73 @@ def test_importance_of_si_after_a_task():
         assert not strategy.path.total[name].any()
 
 
-def test_scores_of_rwalk_against_a_loop():
-    """One weight is pushed along a fixed walk with fixed gradients; the scores follow by hand."""
-    interval, decay, epsilon = 4, 0.8, 0.01
+class Walk:
+    """RWalk in numpy for one weight: pushed along a given walk with given gradients, it gathers F~ and s."""
+
+    def __init__(self, theta, interval, alpha, epsilon, keep):
+        self.theta = self.start = theta
+        self.interval, self.alpha, self.epsilon, self.keep = interval, alpha, epsilon, keep
+        self.fisher, self.average, self.tasks = 0.0, 0.0, 0
+        self.begin()
+
+    def begin(self):
+        self.score, self.gain, self.squares, self.start = 0.0, 0.0, [], self.theta
+
+    def step(self, g, move):
+        self.gain, self.theta = self.gain - g * move, self.theta + move
+        self.squares.append(g**2)
+        if len(self.squares) == self.interval:
+            divergence = self.fisher * (self.theta - self.start) ** 2 / 2  # with F~ from before the stretch
+            self.score += max(self.gain, 0) / (divergence + self.epsilon)
+            self.fisher = self.alpha * np.mean(self.squares) + (1 - self.alpha) * self.fisher
+            self.gain, self.squares, self.start = 0.0, [], self.theta
+
+    def end_task(self):
+        self.average = self.score if self.tasks == 0 else (1 - self.keep) * self.score + self.keep * self.average
+        self.tasks += 1
+        self.begin()
+
+
+@pytest.mark.parametrize(("alpha", "keep"), [(0.9, 0.5), (0.3, 0.2), (1.0, 0.0)])
+def test_rwalk_against_a_loop(alpha, keep):
+    """The weights of one bias are pushed along fixed walks with fixed gradients, through two tasks cut in a stretch."""
+    options = {"interval": 4, "alpha": alpha, "epsilon": 0.01, "keep": keep}
     stream = TinyStream("task")
-    strategy = RWalk(MLP((1, 4, 4), 6, hidden=(8,)), stream.info, interval=interval, decay=decay, epsilon=epsilon)
-    weight, rng = strategy.learner.head.bias, np.random.default_rng(7)
+    strategy = RWalk(MLP((1, 4, 4), 6, hidden=(8,)), stream.info, strength=0.0, **options)
+    bias, rng = strategy.learner.head.bias, np.random.default_rng(7)
     batch = Batch(torch.zeros(1), torch.zeros(1), torch.zeros(1), torch.zeros((), dtype=torch.long))
-    theta = start = float(weight[0].detach())
-    curvature = gain = score = 0.0
-    for step in range(1, 30):
-        g, move = rng.normal(size=2)
-        grads = {f"learner.{n}": torch.zeros_like(p) for n, p in strategy.learner.named_parameters()}
-        grads["learner.head.bias"][0] = g
-        strategy.gradients(grads, batch, {})
-        with torch.no_grad():
-            weight[0] += move
-            strategy.after_step(batch, {})
-        curvature = decay * curvature + (1 - decay) * g**2
-        gain, theta = gain - g * move, theta + move
-        if step % interval == 0:
-            score += max(gain, 0) / (curvature * (theta - start) ** 2 / 2 + epsilon)
-            gain, start = 0.0, theta
-        assert strategy.scores["head.bias"][0].item() == pytest.approx(score, rel=1e-4, abs=1e-6)
-    assert score > 0, "no stretch counted: the walk proves nothing"
+    walks = [Walk(float(theta), **options) for theta in bias.detach()]
+    for k, steps in enumerate((30, 22)):
+        for _ in range(steps):
+            g, move = rng.normal(size=(2, 6))
+            grads = {f"learner.{n}": torch.zeros_like(p) for n, p in strategy.learner.named_parameters()}
+            grads["learner.head.bias"].copy_(torch.from_numpy(g))
+            strategy.gradients(grads, batch, {})
+            with torch.no_grad():
+                bias += torch.from_numpy(move).float()
+                strategy.after_step(batch, {})
+            for walk, one, other in zip(walks, g, move, strict=True):
+                walk.step(one, other)
+            np.testing.assert_allclose(strategy.scores["head.bias"], [w.score for w in walks], rtol=1e-4, atol=1e-6)
+        strategy.end_task(stream[k])
+        for walk in walks:
+            walk.end_task()
+        f, s = (np.array([getattr(w, name) for w in walks]) for name in ("fisher", "average"))
+        # All other weights stay where they are: their F and s are 0, the smallest there is.
+        expected = f / f.max() + s / s.max()
+        np.testing.assert_allclose(strategy.quadratic.importance["head.bias"], expected, rtol=1e-4)
+        assert not strategy.quadratic.importance["head.weight"].any()
+    assert s.min() > 0, "a walk gathered nothing: it proves nothing"
 
 
-@pytest.mark.parametrize("keep", [0.0, 0.25])
-def test_rwalk_averages_scaled_importances_over_tasks(keep):
+def test_rwalk_may_take_the_fisher_information_of_the_latest_task():
     stream = TinyStream("task", tasks=2)
-    one = train(RWalk, TinyStream("task", tasks=2), epochs=2, strength=0.0, keep=0.0).strategy.quadratic.importance
-    largest = max(float(v.max()) for _, v in one.items())
-    assert 1 < largest <= 2  # F and s each reach 1
-    both = train(RWalk, stream, epochs=2, strength=0.0, keep=keep).strategy.quadratic.importance
-    rows = both["head.weight"].sum(1)
-    assert bool((rows[:2] > 0).all()) == (keep > 0), "the first task's head counts only if it is kept"
-    torch.testing.assert_close(rows[2:4], (1 - keep) * one["head.weight"].sum(1)[2:4])
+    strategy = train(RWalk, stream, epochs=2, strength=0.0, fisher="empirical").strategy
+    information = fisher(strategy, stream[1].train, "empirical")
+    largest = max(float(f.max()) for f in information.values())
+    highest = max(float(s.max()) for _, s in strategy.average.items())
+    for name, f in information.items():
+        expected = f / largest + strategy.average[name] / highest
+        torch.testing.assert_close(strategy.quadratic.importance[name], expected)
+    heads = strategy.quadratic.importance["head.weight"].sum(1)
+    assert heads[:2].min() > 0, "the scores of the first task are kept"

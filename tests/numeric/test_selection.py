@@ -9,6 +9,7 @@ from cl.batch import Batch
 from cl.learners.mlp import MLP
 from cl.memory import herding
 from cl.seeding import seeded, step_keys
+from cl.streams.base import TrainingView
 from cl.testing import TinyStream, train
 from cl.testing.tiny import engine
 from strategies.gdumb import GDumb
@@ -183,32 +184,22 @@ def icarl_in_second_task(**fields):
     return strategy, stream
 
 
-@pytest.mark.parametrize("distillation", [True, False])
-def test_icarl_loss(distillation):
-    icarl, stream = icarl_in_second_task(distillation=distillation)
+@pytest.mark.parametrize(("distillation", "temperature"), [(True, 1.0), (True, 2.0), (False, 1.0)])
+def test_icarl_loss(distillation, temperature):
+    icarl, stream = icarl_in_second_task(distillation=distillation, temperature=temperature)
     batch = stream[1].train.batch(torch.arange(35, 45), step_keys(0, 0, 0, 1)[0])
     p = icarl.learner(batch.x).sigmoid().detach().double().numpy()
     target = np.eye(6)[batch.y.numpy()]
     if distillation:
-        target[:, :2] = icarl.teacher(batch.x).sigmoid().detach().numpy()[:, :2]
+        target[:, :2] = (icarl.teacher(batch.x) / temperature).sigmoid().detach().numpy()[:, :2]
     expected = -(target * np.log(p) + (1 - target) * np.log(1 - p))[:, :4].sum(1).mean()
     assert float(icarl.loss(batch).detach()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_icarl_trains_on_new_data_and_exemplars():
     icarl, stream = icarl_in_second_task()
-    data = icarl.training_data(stream_view(stream), 1)
+    data = icarl.training_data(TrainingView(stream, 1, "current", "ICaRL"), 1)
     assert len(data) == 80 + 12
-
-
-def stream_view(stream):
-    class View:
-        def current(self, k):
-            from cl.streams.data import TrainingData
-
-            return TrainingData([stream[k].train])
-
-    return View()
 
 
 def test_icarl_classifies_by_the_nearest_mean_of_exemplars():
