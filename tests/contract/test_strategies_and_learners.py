@@ -20,7 +20,7 @@ from cl.strategy import Strategy
 from cl.streams.base import StreamInfo
 from cl.streams.sequences import GeneratedStream, PermutedCopy
 from cl.testing import TinyStream
-from cl.testing.tiny import engine
+from cl.testing.tiny import KINDS, TinySequences, engine
 
 CONF = Path(__file__).parents[2] / "conf" / "strategy"
 LEARNERS = {
@@ -98,3 +98,28 @@ def test_runs_or_refuses_where_answers_are_in_bits(name):
     results = made.run()
     assert np.isfinite(results.accuracy).all()
     assert np.isfinite(results.train_loss).all()
+
+
+def small_gru(info: StreamInfo) -> Learner:
+    facts = {"vocabulary": info.vocabulary, "padded": info.padded, "target": info.target}
+    return GRU(info.input_shape, info.n_classes, hidden=8, embedding=8, **facts)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", list(STRATEGIES))
+def test_runs_or_refuses_sequences(name, kind):
+    """Tokens, padding, a label a step and regression: it runs, or refuses in one line before any training."""
+    strategy, fields = STRATEGIES[name]
+    fields = fields | dict(strategy.small)
+    known = [s for s in ("task", "class", "domain", "online") if s in strategy.scenarios]
+    scenarios = [s for s in known if kind != "real" or s in ("domain", "online")]
+    for scenario in scenarios[:1]:
+        try:
+            made = engine(strategy, TinySequences(kind, scenario), make_learner=small_gru, epochs=2, **fields)
+        except ConfigError as error:
+            assert "stream." in str(error) or "learner" in str(error)
+            assert "\n" not in str(error)
+            continue
+        results = made.run()
+        assert np.isfinite(results.accuracy).all()
+        assert np.isfinite(results.train_loss).all()
