@@ -32,7 +32,7 @@ class Sequences:
         target: as in `StreamInfo`.
         embedding: size of the token embedding.
         reading: what the head reads of a whole sequence, one of `cl.learners.readout.READINGS`.
-        outputs: ``sequence`` (one output a sample), ``steps`` (one a step) or ``auto`` (by `target`).
+        outputs: ``sequence`` (one output a sample), ``steps`` (one a step) or ``auto`` (by `target`, which it must suit).
         head: see `Learner`.
         codes: the bits of each output where the stream answers in bits, else None; see `CodedHead`.
     """
@@ -70,7 +70,10 @@ class SequenceLearner(Learner):
         expect(facts.embedding > 0, "learner.embedding", "> 0", facts.embedding)
         expect(1 <= len(shape) <= 3, "stream.input_shape", "(T,), (T, D) or (C, H, W) for a sequence", shape)
         self.facts = facts
-        self.each = facts.target == "steps" if facts.outputs == "auto" else facts.outputs == "steps"
+        self.each = facts.target == "steps"
+        asked = "steps" if self.each else "sequence"
+        rule = f"'auto' or {asked!r} where the stream asks for one answer a {'step' if self.each else 'sample'}"
+        expect(facts.outputs in ("auto", asked), "learner.outputs", rule, facts.outputs)
         self.length = shape[1] if len(shape) == 3 else shape[0]
         expect(facts.vocabulary >= 0, "stream.vocabulary", ">= 0", facts.vocabulary)
         if facts.vocabulary > 0:

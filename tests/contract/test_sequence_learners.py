@@ -174,7 +174,13 @@ def test_a_sequence_longer_than_in_training_is_read(name):
 @each
 def test_regression_of_a_number(name):
     assert build(name, n_classes=1, target="real")(floats()).shape == (B, 1)
-    assert build(name, n_classes=2, target="real", outputs="steps")(floats()).shape == (B, T, 2)
+
+
+@each
+@pytest.mark.parametrize(("target", "outputs"), [("class", "steps"), ("real", "steps"), ("steps", "sequence")])
+def test_outputs_that_do_not_suit_the_target_are_refused(name, target, outputs):
+    with pytest.raises(ConfigError, match=r"`learner\.outputs` 'auto' or '(steps|sequence)' .*got '" + outputs):
+        build(name, target=target, outputs=outputs)
 
 
 @each
