@@ -43,7 +43,9 @@ class CausalConv(nn.Module):
         """Return (B, width, T) for x (B, D, T)."""
         weight = self.convolution.weight
         if self.length is not None:
-            weight = weight * (self.length / self._norm())
+            norm = self._norm()
+            there = norm > 0  # a kernel that was cut as a whole has no direction: it is silent
+            weight = weight * torch.where(there, self.length / torch.where(there, norm, 1.0), 0.0)
         return F.conv1d(F.pad(x, (self.past, 0)), weight, self.convolution.bias, dilation=self.dilation)
 
 
