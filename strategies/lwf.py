@@ -72,15 +72,16 @@ class LwF(Strategy):
         """Return how far the logits (B, C) of inputs x are from the teacher's: ()."""
         with torch.no_grad():
             old = self.teacher(x)
+        t, real = self.temperature, self.real(x)
         if self.head == "multi":
-            losses = torch.stack([distillation_loss(logits, old, self.temperature, t, t) for t in self.earlier()])
+            losses = torch.stack([distillation_loss(logits, old, t, own, own, real) for own in self.earlier()])
             per_sample = losses.sum(0) if self.heads == "sum" else losses.mean(0)
         elif self.head == "growing":
             before = self.earlier().any(0)
             among = self.active if self.compete else before
-            per_sample = distillation_loss(logits, old, self.temperature, among, before)
+            per_sample = distillation_loss(logits, old, t, among, before, real)
         else:
-            per_sample = distillation_loss(logits, old, self.temperature)
+            per_sample = distillation_loss(logits, old, t, real=real)
         return self.scale * per_sample.mean()
 
     def earlier(self) -> Tensor:

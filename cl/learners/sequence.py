@@ -1,8 +1,7 @@
 """What learners of sequences share: reading the input, padding, readout, and sizing by a budget of parameters.
 
-Inputs are float (B, T, D) or tokens, int64 (B, T). Padding stands at the end: token `PADDING`, or, in a padded stream
-of floats, a step whose last feature is 0 where it is 1 at real ones (see `StreamInfo`). It never changes a result. A
-float sample (T,) is read one number a step, an image (C, H, W) row by row.
+Inputs are float (B, T, D) or tokens, int64 (B, T). Padding stands at the end, as `cl.learners.readout.real_steps` says,
+and never changes a result. A float sample (T,) is read one number a step, an image (C, H, W) row by row.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +15,6 @@ from cl.learners import readout
 from cl.learners.base import Learner
 from cl.learners.coded import CodedHead, Codes
 
-PADDING = 0
 OUTPUTS = ("auto", "sequence", "steps")
 
 
@@ -27,7 +25,7 @@ class Sequences:
     Attributes:
         input_shape: shape of one sample.
         n_classes: outputs C of the head.
-        vocabulary: number of tokens, `PADDING` included, or 0 for float inputs.
+        vocabulary: number of tokens, padding included, or 0 for float inputs.
         padded: True if the last feature of float inputs says which steps are real.
         target: as in `StreamInfo`.
         embedding: size of the token embedding.
@@ -133,13 +131,13 @@ class SequenceLearner(Learner):
         """Return the inputs (B, D, T) with padding set to zero, and which steps are real (B, T), None for all."""
         real: Tensor | None = None
         if self.embedding is not None:
-            real = x != PADDING
+            real = readout.real_steps(x)
             steps: Tensor = self.embedding(x)
         else:
             expect(x.is_floating_point(), "learner.vocabulary", "given where the inputs are tokens", x.dtype)
             steps = x[..., None] if x.dim() == 2 else x.transpose(1, 2).flatten(2) if x.dim() == 4 else x
             if self.facts.padded:
-                real = steps[..., -1] > 0.5
+                real = readout.real_steps(steps)
         if real is not None:
             steps = torch.where(real[..., None], steps, 0.0)
         return steps.transpose(1, 2), real
