@@ -112,7 +112,11 @@ class Hybrid(SequenceLearner):
             self.widths = (front, *(size,) * layers)
             self.close(size)
 
+        unit = 2 * heads if body == "transformer" else 1
         if parameters is not None:
-            unit = 2 * heads if body == "transformer" else 1
             hidden = unit * self.largest(lambda n: build(max(1, n * unit // 4), n * unit), parameters)
-        self.size(lambda planes: build(planes, hidden), channels, parameters)
+            channels = max(1, hidden // 4)
+        if unit > 1:  # whichever of the two goes in the smaller steps takes up what is left of the budget
+            self.size(lambda planes: build(planes, hidden), channels, parameters)
+        else:
+            self.size(lambda size: build(channels, size), hidden, parameters)

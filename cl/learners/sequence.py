@@ -1,10 +1,10 @@
-"""What learners of sequences share: reading the input, padding, readout, and sizing by a budget of parameters.
+"""What learners of sequences share: reading the input, padding, readout.
 
 Inputs are float (B, T, D) or tokens, int64 (B, T). Padding stands at the end, as `cl.learners.readout.real_steps` says,
 and never changes a result. A float sample (T,) is read one number a step, an image (C, H, W) row by row.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -88,44 +88,6 @@ class SequenceLearner(Learner):
         self.attention = readout.StateAttention(width) if self.facts.reading == "attention" else None
         codes = self.facts.codes
         self.head = nn.Linear(width, self.facts.n_classes) if codes is None else CodedHead(width, codes)
-
-    def size(self, build: Callable[[int], None], default: int, parameters: int | None) -> None:
-        """Build the network at its default size, or at the size that has `parameters` parameters, within 2 %.
-
-        Args:
-            build: sets all modules for a size; more parameters for a larger size.
-            default: the size where no budget is given.
-            parameters: the budget, or None.
-
-        Raises:
-            ConfigError: no size is within 2 % of the budget.
-        """
-        if parameters is None:
-            build(default)
-            return
-        low = self.largest(build, parameters)
-        best = min((low, low + 1), key=lambda n: abs(self._count(build, n) - parameters))
-        found = self._count(build, best)
-        near = abs(found - parameters) <= 0.02 * parameters
-        expect(near, "learner.parameters", f"a size this network can have within 2 % (nearest: {found})", parameters)
-        build(best)
-
-    def largest(self, build: Callable[[int], None], parameters: int) -> int:
-        """Return the largest size, at least 1, with which `build` makes at most `parameters` parameters."""
-        expect(parameters > 0, "learner.parameters", "> 0 or null", parameters)
-        high = 2
-        while self._count(build, high) <= parameters:
-            high *= 2
-        low = 1
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if self._count(build, middle) <= parameters else (low, middle)
-        return low
-
-    def _count(self, build: Callable[[int], None], size: int) -> int:
-        with torch.device("meta"):
-            build(size)
-        return sum(p.numel() for p in self.parameters())
 
     def read(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the inputs (B, D, T) with padding set to zero, and which steps are real (B, T), None for all."""

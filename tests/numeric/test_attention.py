@@ -193,3 +193,11 @@ def test_how_far_a_temporal_network_sees():
     assert reach(3, 2) == 13
     assert seen.tolist() == [False] * 17 + [True] * 13
     assert len(TCN((784, 1), 10).blocks) == 8 - 1 + (reach(7, 7) < 784)
+
+
+def test_more_levels_than_any_sequence_needs_are_refused():
+    assert len(TCN((28, 28), 10, channels=2, levels=8).blocks) == 8
+    with pytest.raises(ConfigError, match=r"`learner\.levels` in 1 to 10 .*got 30"):
+        TCN((28, 28), 10, channels=2, levels=30)  # before: padding of three thousand million steps
+    with pytest.raises(ConfigError, match=r"learner\.levels"):
+        TCN((28, 28), 10, levels=0)
