@@ -30,7 +30,7 @@ class Sequences:
         target: as in `StreamInfo`.
         embedding: size of the token embedding.
         reading: what the head reads of a whole sequence, one of `cl.learners.readout.READINGS`.
-        outputs: ``sequence`` (one output a sample), ``steps`` (one a step) or ``auto`` (by `target`, which it must suit).
+        outputs: ``sequence`` (one output a sample), ``steps`` (one a step), as `target` asks, or ``auto``.
         head: see `Learner`.
         codes: the bits of each output where the stream answers in bits, else None; see `CodedHead`.
     """

@@ -1,4 +1,4 @@
-"""Streams of seconds: noisy prototypes as 4 x 4 images on which fine-tuning forgets, and short sequences of each kind."""
+"""Streams of seconds: noisy prototypes as 4 x 4 images, on which fine-tuning forgets; short sequences of each kind."""
 
 import hashlib
 from collections.abc import Callable
@@ -81,8 +81,8 @@ class TinySequences(Stream):
     """Short sequences, two classes a task, of each kind that strategies meet.
 
     Args:
-        kind: ``tokens`` (int64, one label a sample), ``padded`` (of different lengths), ``steps`` (padded, and one label
-            a step) or ``real`` (numbers, of which the mean is asked for).
+        kind: ``tokens`` (int64, one label a sample), ``padded`` (of different lengths), ``steps`` (padded, and one
+            label a step) or ``real`` (numbers, of which the mean is asked for).
         scenario: see `StreamInfo`; ``domain`` or ``online`` for ``real``.
         seed: root seed.
         tasks: number of tasks K, up to 4.
