@@ -1,6 +1,7 @@
 """Attention, its position codes and the Transformer against torch's modules and closed forms; TCN against torch's."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from cl.errors import ConfigError
 from cl.learners.attention import POSITIONS, SelfAttention, alibi, rotate, sinusoidal
+from cl.learners.hybrid import Hybrid
 from cl.learners.tcn import TCN, CausalConv, reach
 from cl.learners.transformer import Transformer, TransformerBlock
 
@@ -158,11 +160,12 @@ def test_order_matters_with_a_position_code_only(position):
     assert not torch.allclose(seeing(x), seeing(swapped), atol=1e-5)
 
 
-def test_sequences_beyond_learned_positions_are_refused():
-    net = Transformer((T, 3), 4, width=8, position="learned")
+@pytest.mark.parametrize("make", [partial(Transformer, width=8), partial(Hybrid, body="transformer", hidden=8)])
+def test_sequences_beyond_learned_positions_are_refused(make):
+    net = make((T, 3), 4, position="learned")
     with pytest.raises(ConfigError, match=r"learner\.max_length"):
         net(inputs(B, T + 1, 3))
-    assert Transformer((T, 3), 4, width=8, position="learned", max_length=9)(inputs(B, 9, 3)).shape == (B, 4)
+    assert make((T, 3), 4, position="learned", max_length=9)(inputs(B, 9, 3)).shape == (B, 4)
 
 
 def test_heads_must_divide_the_width():
