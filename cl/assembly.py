@@ -11,6 +11,7 @@ from cl.engine import Engine
 from cl.errors import ConfigError, expect
 from cl.evaluator import EvaluationOptions
 from cl.learners.base import stream_facts
+from cl.learners.causal import looks_ahead
 from cl.seeding import seeded
 from cl.settings import Settings
 from cl.strategy import Strategy
@@ -40,10 +41,22 @@ def build_strategy(config: Config, stream: Stream, device: torch.device) -> Stra
         raise ConfigError(f"Expected `strategy._target_` a subclass of cl.strategy.Strategy, got {target!r}")
     reader = locate(config["learner"].get("_target_"), "learner._target_")
     facts = stream_facts(reader, info)
-    if info.codes is not None and "codes" not in facts:
-        raise ConfigError(f"Expected `learner` of sequences where the stream answers in bits, got {reader.__name__}")
+    for fact, here, what in (
+        ("codes", info.codes is not None, "the stream answers in bits"),
+        ("target", info.target == "steps", "every step has a label"),
+        ("vocabulary", info.vocabulary > 0, "inputs are tokens"),
+    ):
+        if here and fact not in facts:
+            raise ConfigError(
+                f"Expected `learner` of sequences (its constructor takes `{fact}`) where {what}, got {reader.__name__}"
+            )
     with seeded(info.seed, "learner"):
         learner = construct(config["learner"], "learner", **facts)
+    if stream.language and looks_ahead(learner, info):
+        raise ConfigError(
+            f"Expected `learner` whose outputs depend on no later step where the next character is asked for "
+            f"(learner.bidirectional=false, learner.causal=true), got {reader.__name__}, which sees the answer"
+        )
     with seeded(info.seed, "strategy"):
         strategy: Strategy = construct(config["strategy"], "strategy", learner=learner, info=info)
     return strategy.to(device)

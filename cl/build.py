@@ -163,9 +163,11 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is str:
         return isinstance(value, str)
     if origin in (list, tuple, Sequence):
-        inner = arguments[0] if arguments else Any
-        uniform = origin is not tuple or arguments[1:] == (...,)
-        return isinstance(value, list | tuple) and (not uniform or all(_fits(v, inner) for v in value))
+        if not isinstance(value, list | tuple):
+            return False
+        if origin is tuple and arguments and arguments[1:] != (...,):
+            return len(value) == len(arguments) and all(map(_fits, value, arguments))
+        return all(_fits(v, arguments[0] if arguments else Any) for v in value)
     if origin in (dict, Mapping):
         return isinstance(value, Mapping)
     return not isinstance(value, str | bool | int | float) or hint in (Any, object) or not inspect.isclass(hint)
@@ -174,7 +176,7 @@ def _fits(value: Any, hint: Any) -> bool:
 def _describe(hint: Any) -> str:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return " or ".join(_describe(a) for a in arguments)
+        return " or ".join(dict.fromkeys(_describe(a) for a in arguments))
     if origin is Literal:
         return f"in {list(arguments)}"
     if hint is None or hint is type(None):

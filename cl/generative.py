@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cl.errors import expect
 from cl.seeding import normal
+from cl.streams.base import StreamInfo
 
 LIKELIHOODS = ("bernoulli", "gaussian")
 CHUNK = 10  # codes a sample decoded at once when evidence is estimated
@@ -101,11 +102,21 @@ class VAE(nn.Module):
 
     def check(self, x: Tensor) -> None:
         """Raise `ConfigError` unless the likelihood can produce inputs such as x (B, *input)."""
-        expect(x.is_floating_point(), "stream", "with real-valued inputs for a generator", str(x.dtype))
         low, high = float(x.min()), float(x.max())
         suits = self.likelihood == "gaussian" or (low >= 0 and high <= 1)
         rule = "'unit' (inputs in [0, 1]) for strategy.likelihood=bernoulli, or strategy.likelihood=gaussian"
         expect(suits, "stream.normalise", rule, f"inputs in [{low:.3g}, {high:.3g}]")
+
+
+def generator_for(info: StreamInfo, hidden: Sequence[int], latent: int, likelihood: str) -> VAE:
+    """Return a `VAE` of the inputs of a stream.
+
+    Raises:
+        ConfigError: the inputs are tokens, or samples have more than one label.
+    """
+    expect(info.target == "class", "stream.target", "'class' (one label a sample) for a generator", info.target)
+    expect(info.vocabulary == 0, "stream.vocabulary", "0 (inputs of numbers) for a generator", info.vocabulary)
+    return VAE(info.input_shape, hidden, latent, likelihood)
 
 
 def _stack(sizes: Sequence[int]) -> nn.Sequential:

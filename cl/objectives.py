@@ -52,11 +52,12 @@ def distillation_loss(
     temperature: float,
     student_allowed: Tensor | None = None,
     teacher_allowed: Tensor | None = None,
+    real: Tensor | None = None,
 ) -> Tensor:
     """Return the cross-entropy between the softened outputs of a teacher and a student, per sample: (B,).
 
     -sum_c q_c log p_c with q = softmax(teacher / T), p = softmax(student / T) (Hinton, Vinyals and Dean 2015), averaged
-    over time steps where there are any. Its gradients shrink as 1 / T^2; multiply by T^2 to keep their size.
+    over the real time steps where there are steps. Its gradients shrink as 1 / T^2; multiply by T^2 to keep their size.
 
     Args:
         student: logits (B, C) or (B, T, C).
@@ -64,10 +65,14 @@ def distillation_loss(
         temperature: T > 0.
         student_allowed: outputs of the student that take part, as in `mask_logits`.
         teacher_allowed: outputs of the teacher that take part, a subset of the student's.
+        real: (B, T) bool, the steps that are not padding, or None for all.
     """
     target = (mask_logits(teacher, teacher_allowed) / temperature).softmax(-1)
     log_p = (mask_logits(student, student_allowed) / temperature).log_softmax(-1)
-    return -(target * log_p).sum(-1).flatten(1).mean(1) if student.dim() > 2 else -(target * log_p).sum(-1)
+    losses = -(target * log_p).sum(-1)
+    if real is not None:
+        return (losses * real).sum(1) / real.sum(1).clamp_min(1)
+    return losses.flatten(1).mean(1) if student.dim() > 2 else losses
 
 
 def per_sample_score(logits: Tensor, y: Tensor, target: str) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from cl import objectives
 from cl.batch import Batch
 from cl.errors import ConfigError
+from cl.learners import readout
 from cl.learners.base import Learner
 from cl.learners.dropout import Dropout
 
@@ -111,6 +112,10 @@ class Strategy(nn.Module):
         if self.head == "multi":
             return self.task_classes[task]
         return self.active if self.head == "growing" else None
+
+    def real(self, x: Tensor) -> Tensor | None:
+        """Return which steps have an output that means something: (B, T) bool, or None where no step is padding."""
+        return readout.real_steps(x) if self.info.target == "steps" and self.info.padded else None
 
     def per_sample(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the loss of each sample over the outputs that the scenario allows: (B,)."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cl.batch import Batch
 from cl.errors import expect
-from cl.generative import VAE
+from cl.generative import VAE, generator_for
 from cl.learners.base import Learner
 from cl.objectives import distillation_loss, mask_logits
 from cl.seeding import integers
@@ -64,10 +64,9 @@ class DGR(Strategy):
         expect(targets in TARGETS, "strategy.targets", f"in {list(TARGETS)}", targets)
         expect(temperature > 0, "strategy.temperature", "> 0", temperature)
         expect(weighting in WEIGHTINGS, "strategy.weighting", f"in {list(WEIGHTINGS)}", weighting)
-        expect(info.target == "class", "stream.target", "'class' (one label a sample)", info.target)
         self.replay_batch, self.weighting = replay_batch, weighting
         self.targets, self.temperature = targets, temperature
-        self.generator = VAE(info.input_shape, hidden, latent, likelihood)
+        self.generator = generator_for(info, hidden, latent, likelihood)
         self.k = 0
         self.teacher: Learner | None = None
         self.dreamer: VAE | None = None

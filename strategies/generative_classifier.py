@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cl.batch import Batch
 from cl.errors import expect
-from cl.generative import VAE
+from cl.generative import VAE, generator_for
 from cl.learners.base import Learner
 from cl.objectives import mask_logits
 from cl.seeding import generator
@@ -58,9 +58,8 @@ class GenerativeClassifier(Strategy):
         super().__init__(learner, info)
         expect(scoring in SCORINGS, "strategy.scoring", f"in {list(SCORINGS)}", scoring)
         expect(samples > 0, "strategy.samples", "> 0", samples)
-        expect(info.target == "class", "stream.target", "'class' (one label a sample)", info.target)
         learner.requires_grad_(False)
-        self.models = nn.ModuleList(VAE(info.input_shape, hidden, latent, likelihood) for _ in range(info.n_classes))
+        self.models = nn.ModuleList(generator_for(info, hidden, latent, likelihood) for _ in range(info.n_classes))
         draws = torch.randn(samples, latent, generator=generator(info.seed, "importance"))
         self.register_buffer("noise", draws)
         self.register_buffer("known", torch.zeros(info.n_classes, dtype=torch.bool))

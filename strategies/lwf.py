@@ -77,21 +77,22 @@ class LwF(Strategy):
         """Return how far the logits (B, C) of inputs x are from the teacher's: ()."""
         with torch.no_grad():
             old = self.teacher(x)
+        real = self.real(x)
         if self.head == "multi":
-            losses = torch.stack([self.from_old(logits, old, t, t) for t in self.earlier()])
+            losses = torch.stack([self.from_old(logits, old, real, own, own) for own in self.earlier()])
             per_sample = losses.sum(0) if self.heads == "sum" else losses.mean(0)
         elif self.head == "growing":
             before = self.earlier().any(0)
-            per_sample = self.from_old(logits, old, self.active if self.compete else before, before)
+            per_sample = self.from_old(logits, old, real, self.active if self.compete else before, before)
         else:
-            per_sample = self.from_old(logits, old)
+            per_sample = self.from_old(logits, old, real, None, None)
         return self.scale * per_sample.mean()
 
     def from_old(
-        self, logits: Tensor, old: Tensor, among: Tensor | None = None, before: Tensor | None = None
+        self, logits: Tensor, old: Tensor, real: Tensor | None, among: Tensor | None, before: Tensor | None
     ) -> Tensor:
         """Return the distillation of each sample (B,) over outputs `among`, of which the old network had `before`."""
-        loss = distillation_loss(logits, old, self.temperature, among, before)
+        loss = distillation_loss(logits, old, self.temperature, among, before, real)
         if self.outputs == "sum":
             return loss
         return loss / (self.info.n_classes if among is None else among.sum())

@@ -11,6 +11,7 @@ from cl import objectives
 from cl.batch import Batch
 from cl.errors import expect
 from cl.learners.base import Learner
+from cl.learners.connections import connections
 from cl.parameters import PerParameter
 from cl.seeding import derive, generator
 from cl.strategy import Aux, Paper, Strategy
@@ -22,7 +23,8 @@ class PackNet(Strategy):
 
     At the end of a task, in each layer the smallest `prune` share of the weights it trained is set to zero and freed,
     the others become its own, are retrained for `retrain_epochs`, and never change again. Biases and normalisation are
-    trained with the first task only. With a head per task, its rows are the task's and are not pruned.
+    trained with the first task only. With a head per task, its rows are the task's and are not pruned. The last task
+    of the stream keeps all weights that were free, as in the authors' runs.
 
     Args:
         learner: see `Strategy`.
@@ -64,14 +66,11 @@ class PackNet(Strategy):
         expect(info.n_tasks < 255, "stream.tasks", "< 255 for packnet (a byte says whose a weight is)", info.n_tasks)
         self.prune, self.retrain_epochs = prune, retrain_epochs
         self.retrain_lr, self.retrain_batch_size = retrain_lr, retrain_batch_size
-        layers = [m for m in learner.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d)]
-        head = set(learner.head.modules()) if self.head == "multi" else set()
-        weights = {id(m.weight) for m in layers if m not in head}
-        self.prunable = [n for n, p in learner.named_parameters() if id(p) in weights]
+        self.prunable = connections(learner, "packnet", head=self.head != "multi")
         self.head_rows = [n for n, _ in learner.named_parameters() if n.startswith("head.") and self.head == "multi"]
         kept = (*self.prunable, *self.head_rows)
         self.values = PerParameter(learner, start="values", only=kept)  # of weights that belong to a task
-        self.owner = PerParameter(learner, only=tuple(self.prunable), dtype=torch.uint8)  # task + 1, or 0
+        self.owner = PerParameter(learner, only=self.prunable, dtype=torch.uint8)  # task + 1, or 0
         self.register_buffer("packed", torch.zeros((), dtype=torch.long))  # tasks done
 
     def grow(self, k: int) -> None:
@@ -114,20 +113,23 @@ class PackNet(Strategy):
         return objectives.mask_logits(scores, self.allowed_at_test(task))
 
     def end_task(self, task: Task) -> None:
-        """Prune, retrain, and take stock."""
+        """Prune, retrain, and take stock; nobody comes after the last task, which keeps what is free."""
+        last = task.index + 1 == self.info.n_tasks
+        share = 0.0 if last else self.prune
         with torch.no_grad():
             for name, p in self.learner.named_parameters():
                 if name in self.owner:
                     owner = self.owner[name]
                     free = owner == 0
                     size = torch.where(free, p.abs(), torch.inf)
-                    freed = size.flatten().argsort()[: int(self.prune * int(free.sum()))]
+                    freed = size.flatten().argsort()[: int(share * int(free.sum()))]
                     owner[free] = task.index + 1
                     owner.view(-1)[freed] = 0
                     p.view(-1)[freed] = 0.0
             self.values.copy_from(self.learner)
-        self.retrain(task)
-        self.values.copy_from(self.learner)
+        if not last:
+            self.retrain(task)
+            self.values.copy_from(self.learner)
         self.packed.fill_(task.index + 1)
 
     def retrain(self, task: Task) -> None:

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cl.batch import Batch
 from cl.errors import expect
 from cl.learners.base import Learner
+from cl.learners.connections import connections
 from cl.parameters import PerParameter
 from cl.seeding import seeded
 from cl.strategy import Aux, Paper, Strategy
@@ -23,8 +24,8 @@ class Pruning(Strategy):
 
     Weak synapses are removed and strong ones kept, as in development (Chechik, Meilijson, Ruppin 1998, Synaptic pruning
     in development); magnitude as the criterion is Han et al. 2015, pruning as graceful forgetting that makes room for
-    later tasks Golkar, Kagan, Cho 2019 (Continual learning via neural pruning). Weights of linear and convolution
-    layers below the head are pruned, biases are not.
+    later tasks Golkar, Kagan, Cho 2019 (Continual learning via neural pruning). Weights of linear, convolution and
+    recurrent layers below the head are pruned (see `connections`), biases are not.
 
     Args:
         learner: see `Strategy`.
@@ -49,12 +50,8 @@ class Pruning(Strategy):
         expect(scope in SCOPES, "strategy.scope", f"in {list(SCOPES)}", scope)
         expect(regrow in REGROWTHS, "strategy.regrow", f"in {list(REGROWTHS)}", regrow)
         self.share, self.scope, self.regrow = share, scope, regrow
-        layers = [m for m in learner.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d)]
-        head = set(learner.head.modules())
-        weights = {id(m.weight) for m in layers if m not in head}
-        names = tuple(name for name, p in learner.named_parameters() if id(p) in weights)
-        self.cut = PerParameter(learner, only=names if regrow == "none" else (), dtype=torch.bool)
-        self.names = names
+        self.names = connections(learner, "pruning")
+        self.cut = PerParameter(learner, only=self.names if regrow == "none" else (), dtype=torch.bool)
 
     def after_step(self, batch: Batch, aux: Aux) -> None:
         """Keep what is cut for good at zero."""

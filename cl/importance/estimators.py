@@ -152,7 +152,9 @@ def _all_labels(strategy: "Strategy", classes: list[int], logits: Tensor, batch:
 
 def _squared_norm(strategy: "Strategy", logits: Tensor, batch: Batch) -> Tensor:
     masked = objectives.mask_logits(logits, strategy.allowed(batch.task))
-    return torch.where(masked == objectives.MASKED, 0.0, masked).square().flatten(1).sum(1)[None]
+    squares = torch.where(masked == objectives.MASKED, 0.0, masked).square()
+    real = strategy.real(batch.x)
+    return (squares if real is None else squares * real[..., None]).flatten(1).sum(1)[None]
 
 
 @torch.no_grad()

@@ -26,11 +26,12 @@ def _angles(length: int, width: int, base: float, device: torch.device | None) -
 def rotate(x: Tensor, base: float = 10000.0) -> Tensor:
     """Turn each pair of features of x (..., T, D) by an angle t / base^(2i/D) (Su et al. 2021, RoFormer, equation 34).
 
-    The product of two rotated vectors depends on their distance in time alone.
+    The product of two rotated vectors depends on their distance in time alone. Angles grow with time, so that they are
+    rounded to the type of x after the cosine alone: half precision would be 1 rad off after 300 steps.
     """
-    angles = _angles(x.shape[-2], x.shape[-1], base, x.device).to(x.dtype)
+    angles = _angles(x.shape[-2], x.shape[-1], base, x.device)
     even, odd = x[..., 0::2], x[..., 1::2]
-    cos, sin = angles.cos(), angles.sin()
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2)
 
 
@@ -61,8 +62,14 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def _parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries, keys and values, each (B, heads, T, D / heads)."""
+        """Return queries, keys and values, each (B, heads, T, D / heads); in single precision at least for ``alibi``.
+
+        Half precision tells distances beyond 256 steps apart no more, and scores are rounded to that of their bias.
+        """
         q, k, v = self.project(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        if self.position == "alibi":
+            wide = torch.promote_types(q.dtype, torch.float32)
+            return q.to(wide), k.to(wide), v.to(wide)
         return (rotate(q), rotate(k), v) if self.position == "rotary" else (q, k, v)
 
     def _bias(self, x: Tensor, real: Tensor | None) -> Tensor | None:
@@ -97,9 +104,15 @@ class SelfAttention(nn.Module):
         """Return (B, T, D) for x (B, T, D); `real` (B, T) bool says which steps are not padding."""
         q, k, v = self._parts(x)
         bias = self._bias(q, real)
-        if transformed():
-            mixed = self._weights(q, k, bias) @ v
+        if self.position == "alibi":
+            with torch.autocast(x.device.type, enabled=False):
+                mixed = self._mix(q, k, v, bias).to(x.dtype)
         else:
-            mixed = F.scaled_dot_product_attention(q, k, v, bias, is_causal=self.causal and bias is None)
+            mixed = self._mix(q, k, v, bias)
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out
+
+    def _mix(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+        if transformed():
+            return self._weights(q, k, bias) @ v
+        return F.scaled_dot_product_attention(q, k, v, bias, is_causal=self.causal and bias is None)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from cl.errors import ConfigError, expect
@@ -102,6 +103,52 @@ class Learner(nn.Module):
         args, kwargs = deepcopy(self.__dict__["_made_with"])
         made = type(self)(*args, **kwargs)
         return made.to(next(self.parameters()).device)
+
+    def size(self, build: Callable[[int], None], default: int, parameters: int | None) -> None:
+        """Build the network at its default size, or at the size that has `parameters` parameters, within 2 %.
+
+        Args:
+            build: sets all modules for a size, 1 or more; more parameters for a larger size.
+            default: the size where no budget is given.
+            parameters: the budget, or None.
+
+        Raises:
+            ConfigError: no size is within 2 % of the budget.
+        """
+        if parameters is None:
+            build(default)
+            return
+        low = self.largest(build, parameters)
+        near_by = [(self._count(build, n), n) for n in (low + 1, low, low - 1) if n > 0]
+        found, best = min(near_by, key=lambda c: abs(c[0] - parameters))
+        near = abs(found - parameters) <= 0.02 * parameters
+        expect(near, "learner.parameters", f"a size this network can have within 2 % (nearest: {found})", parameters)
+        build(best)
+
+    def largest(self, build: Callable[[int], None], parameters: int) -> int:
+        """Return the largest size, at least 1, with which `build` makes at most `parameters` parameters.
+
+        A size may have fewer parameters than the one before (a block as wide as its input needs no projection): it
+        counts as if it had as many, so that the sizes just below it are not passed over.
+        """
+        expect(parameters > 0, "learner.parameters", "> 0 or null", parameters)
+
+        def fits(size: int) -> bool:
+            return self._count(build, size) <= parameters and (size == 1 or self._count(build, size - 1) <= parameters)
+
+        high = 2
+        while fits(high):
+            high *= 2
+        low = 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits(middle) else (low, middle)
+        return low
+
+    def _count(self, build: Callable[[int], None], size: int) -> int:
+        with torch.device("meta"):
+            build(size)
+        return sum(p.numel() for p in self.parameters())
 
     def head_for(self, info: "StreamInfo") -> str:
         """Return the head in force on a stream: ``single``, ``multi`` or ``growing``.

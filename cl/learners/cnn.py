@@ -32,6 +32,7 @@ class CNN(Learner):
         channel_dropout: probability for whole channels between convolutions, in [0, 1) (Tompson et al. 2015).
         head: see `Learner`.
         head_bias: False leaves the biases of the outputs out.
+        parameters: total number of parameters, to which `channels` and `hidden` are scaled; None leaves them as given.
 
     Raises:
         ConfigError: the samples are not images, or are too small for so many poolings.
@@ -53,6 +54,7 @@ class CNN(Learner):
         channel_dropout: float = 0.0,
         head: str = "auto",
         head_bias: bool = True,
+        parameters: int | None = None,
     ) -> None:
         super().__init__(head)
         planes, height, width = layers.image_shape(input_shape, "cnn")
@@ -67,28 +69,33 @@ class CNN(Learner):
             list(filters),
         )
         stride = 2 if pooling == "stride" else 1
-        between: list[nn.Module] = []  # what stands between the last block so far and the next one
-        self.blocks = nn.ModuleList()
-        for out in filters:
-            convolution = nn.Conv2d(planes, out, kernel, stride, kernel // 2, bias=norm == "none")
-            block = [*between, convolution, *layers.norm(norm, out, spatial=True), layers.activation(activation)]
-            self.blocks.append(nn.Sequential(*block))
-            between = [] if pooling == "stride" else [POOLINGS[pooling](2)]
-            between += make_dropout(channel_dropout, channels=True, name="learner.channel_dropout")
-            planes = out
-            height, width = (-(-side // 2) if pooling == "stride" else side // 2 for side in (height, width))
-        if global_pooling:
-            between.append(nn.AdaptiveAvgPool2d(1))
-            height = width = 1
-        between += [nn.Flatten(), *make_dropout(dropout)]
-        fan_in = planes * height * width
-        for out in units:
-            block = [*between, nn.Linear(fan_in, out), *layers.norm(norm, out), layers.activation(activation)]
-            self.blocks.append(nn.Sequential(*block))
-            fan_in, between = out, make_dropout(dropout)
-        self.last = nn.Sequential(*between)
-        self.head = nn.Linear(fan_in, n_classes, bias=head_bias)
-        self.widths = (*filters, *units)
+
+        def build(total: int) -> None:
+            self.widths = layers.scaled((*filters, *units), total)
+            shape = (planes, height, width)  # of what the next block reads
+            between: list[nn.Module] = []  # what stands between the last block so far and the next one
+            self.blocks = nn.ModuleList()
+            for out in self.widths[: len(filters)]:
+                convolution = nn.Conv2d(shape[0], out, kernel, stride, kernel // 2, bias=norm == "none")
+                block = [*between, convolution, *layers.norm(norm, out, spatial=True), layers.activation(activation)]
+                self.blocks.append(nn.Sequential(*block))
+                between = [] if pooling == "stride" else [POOLINGS[pooling](2)]
+                between += make_dropout(channel_dropout, channels=True, name="learner.channel_dropout")
+                sides = (-(-side // 2) if pooling == "stride" else side // 2 for side in shape[1:])
+                shape = (out, *sides)
+            if global_pooling:
+                between.append(nn.AdaptiveAvgPool2d(1))
+                shape = (shape[0], 1, 1)
+            between += [nn.Flatten(), *make_dropout(dropout)]
+            fan_in = math.prod(shape)
+            for out in self.widths[len(filters) :]:
+                block = [*between, nn.Linear(fan_in, out), *layers.norm(norm, out), layers.activation(activation)]
+                self.blocks.append(nn.Sequential(*block))
+                fan_in, between = out, make_dropout(dropout)
+            self.last = nn.Sequential(*between)
+            self.head = nn.Linear(fan_in, n_classes, bias=head_bias)
+
+        self.size(build, sum((*filters, *units)), parameters)
         layers.initialise(self, init, activation)
 
     def pool(self, x: Tensor) -> Tensor:

@@ -51,6 +51,7 @@ class Hybrid(SequenceLearner):
         layers: layers of the body.
         heads: attention heads of a Transformer.
         position: position code of a Transformer, one of `cl.learners.attention.POSITIONS`.
+        max_length: longest sequence for a Transformer's ``learned`` positions; None: that of the stream.
         causal: True: a Transformer's step sees no later step; None: where every step has an output.
         dropout: probability for the inputs of recurrent layers, or for what a Transformer's parts add.
         parameters: total number of parameters, which sets `hidden` and `channels` (about a quarter of it).
@@ -68,6 +69,7 @@ class Hybrid(SequenceLearner):
         layers: int = 1,
         heads: int = 4,
         position: str = "sinusoidal",
+        max_length: int | None = None,
         causal: bool | None = None,
         dropout: float = 0.0,
         embedding: int = 64,
@@ -91,14 +93,16 @@ class Hybrid(SequenceLearner):
         expect(layers > 0, "learner.layers", "> 0", layers)
         expect(heads > 0, "learner.heads", "> 0", heads)
         expect(position in POSITIONS, "learner.position", f"in {list(POSITIONS)}", position)
+        expect(max_length is None or max_length > 0, "learner.max_length", "> 0 or null", max_length)
         expect(causal in (None, True, False), "learner.causal", "true, false or null", causal)
         make_dropout(dropout)
+        longest = self.length if max_length is None else max_length
         self.causal = self.each if causal is None else causal
 
         def layer(inputs: int, size: int, i: int) -> nn.Module:
             if body != "transformer":
                 return RecurrentBlock(inputs, size, CELLS[body], False, False, dropout)
-            opening = Opening(inputs, size, position, self.length) if i == 0 else None
+            opening = Opening(inputs, size, position, longest) if i == 0 else None
             closing = i == layers - 1
             return TransformerBlock(
                 size, heads, self.causal, position, 4 * size, "pre", "gelu", dropout, opening, closing
@@ -112,7 +116,11 @@ class Hybrid(SequenceLearner):
             self.widths = (front, *(size,) * layers)
             self.close(size)
 
+        unit = 2 * heads if body == "transformer" else 1
         if parameters is not None:
-            unit = 2 * heads if body == "transformer" else 1
             hidden = unit * self.largest(lambda n: build(max(1, n * unit // 4), n * unit), parameters)
-        self.size(lambda planes: build(planes, hidden), channels, parameters)
+            channels = max(1, hidden // 4)
+        if unit > 1:  # whichever of the two goes in the smaller steps takes up what is left of the budget
+            self.size(lambda planes: build(planes, hidden), channels, parameters)
+        else:
+            self.size(lambda size: build(channels, size), hidden, parameters)

@@ -73,6 +73,16 @@ def norm(name: str, width: int, spatial: bool = False) -> list[nn.Module]:
     return [nn.GroupNorm(1, width) if spatial else nn.LayerNorm(width)]
 
 
+def scaled(values: Sequence[int], total: int) -> tuple[int, ...]:
+    """Return sizes of about these proportions that grow with `total`, one at a time; their sum gives them back.
+
+    >>> [scaled((2, 4), n) for n in (6, 7, 8, 9)]
+    [(2, 4), (2, 5), (2, 5), (3, 6)]
+    """
+    whole, n = sum(values), len(values)
+    return tuple(max(1, (value * total + i * whole // n) // whole) for i, value in enumerate(values))
+
+
 def initialise(module: nn.Module, name: str, nonlinearity: str = "relu") -> None:
     """Initialise the linear and convolution weights of `module` in place.
 

@@ -23,6 +23,7 @@ class MLP(Learner):
         bias: False leaves the biases of the hidden layers out.
         head: see `Learner`.
         head_bias: False leaves the biases of the outputs out.
+        parameters: total number of parameters, to which `hidden` is scaled; None leaves it as given.
     """
 
     def __init__(
@@ -38,19 +39,25 @@ class MLP(Learner):
         bias: bool = True,
         head: str = "auto",
         head_bias: bool = True,
+        parameters: int | None = None,
     ) -> None:
         super().__init__(head)
-        self.widths = layers.sizes("learner.hidden", hidden)
+        given = layers.sizes("learner.hidden", hidden)
         inputs = make_dropout(input_dropout, name="learner.input_dropout")
-        fan_in = math.prod(input_shape)
-        self.blocks = nn.ModuleList()
-        for i, width in enumerate(self.widths):
-            block: list[nn.Module] = [nn.Flatten(), *inputs] if i == 0 else make_dropout(dropout)
-            block += [nn.Linear(fan_in, width, bias=bias), *layers.norm(norm, width), layers.activation(activation)]
-            self.blocks.append(nn.Sequential(*block))
-            fan_in = width
-        self.last = nn.Sequential(*make_dropout(dropout))
-        self.head = nn.Linear(fan_in, n_classes, bias=head_bias)
+
+        def build(total: int) -> None:
+            self.widths = layers.scaled(given, total)
+            fan_in = math.prod(input_shape)
+            self.blocks = nn.ModuleList()
+            for i, width in enumerate(self.widths):
+                block: list[nn.Module] = [nn.Flatten(), *inputs] if i == 0 else make_dropout(dropout)
+                block += [nn.Linear(fan_in, width, bias=bias), *layers.norm(norm, width), layers.activation(activation)]
+                self.blocks.append(nn.Sequential(*block))
+                fan_in = width
+            self.last = nn.Sequential(*make_dropout(dropout))
+            self.head = nn.Linear(fan_in, n_classes, bias=head_bias)
+
+        self.size(build, sum(given), parameters)
         layers.initialise(self, init, activation)
 
     def pool(self, x: Tensor) -> Tensor:

@@ -8,7 +8,16 @@ import math
 import torch
 from torch import Tensor, nn
 
+PADDING = 0  # the token
 READINGS = ("last", "mean", "max", "attention")
+
+
+def real_steps(x: Tensor) -> Tensor:
+    """Return which steps of padded inputs are real: (B, T) bool for tokens (B, T), or for numbers (B, T, D).
+
+    Padding is the token `PADDING`, or a step whose last feature is 0 where it is 1 at real ones (see `StreamInfo`).
+    """
+    return x[..., -1] > 0.5 if x.is_floating_point() else x != PADDING
 
 
 def last(states: Tensor, real: Tensor | None) -> Tensor:

@@ -88,6 +88,8 @@ class Recurrent(SequenceLearner):
             self.close(width)
 
         self.size(build, hidden, parameters)
+        added = any(isinstance(block, RecurrentBlock) and block.residual for block in self.blocks)
+        expect(added or not residual, "learner.residual", "false where no layer is as wide as its input", residual)
 
     def pool(self, x: Tensor, real: Tensor | None = None) -> Tensor:
         """Return features, see `SequenceLearner.pool`."""

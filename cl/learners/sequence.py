@@ -1,11 +1,10 @@
-"""What learners of sequences share: reading the input, padding, readout, and sizing by a budget of parameters.
+"""What learners of sequences share: reading the input, padding, readout.
 
-Inputs are float (B, T, D) or tokens, int64 (B, T). Padding stands at the end: token `PADDING`, or, in a padded stream
-of floats, a step whose last feature is 0 where it is 1 at real ones (see `StreamInfo`). It never changes a result. A
-float sample (T,) is read one number a step, an image (C, H, W) row by row.
+Inputs are float (B, T, D) or tokens, int64 (B, T). Padding stands at the end, as `cl.learners.readout.real_steps` says,
+and never changes a result. A float sample (T,) is read one number a step, an image (C, H, W) row by row.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +15,6 @@ from cl.learners import readout
 from cl.learners.base import Learner
 from cl.learners.coded import CodedHead, Codes
 
-PADDING = 0
 OUTPUTS = ("auto", "sequence", "steps")
 
 
@@ -27,12 +25,12 @@ class Sequences:
     Attributes:
         input_shape: shape of one sample.
         n_classes: outputs C of the head.
-        vocabulary: number of tokens, `PADDING` included, or 0 for float inputs.
+        vocabulary: number of tokens, padding included, or 0 for float inputs.
         padded: True if the last feature of float inputs says which steps are real.
         target: as in `StreamInfo`.
         embedding: size of the token embedding.
         reading: what the head reads of a whole sequence, one of `cl.learners.readout.READINGS`.
-        outputs: ``sequence`` (one output a sample), ``steps`` (one a step) or ``auto`` (by `target`).
+        outputs: ``sequence`` (one output a sample), ``steps`` (one a step), as `target` asks, or ``auto``.
         head: see `Learner`.
         codes: the bits of each output where the stream answers in bits, else None; see `CodedHead`.
     """
@@ -70,7 +68,10 @@ class SequenceLearner(Learner):
         expect(facts.embedding > 0, "learner.embedding", "> 0", facts.embedding)
         expect(1 <= len(shape) <= 3, "stream.input_shape", "(T,), (T, D) or (C, H, W) for a sequence", shape)
         self.facts = facts
-        self.each = facts.target == "steps" if facts.outputs == "auto" else facts.outputs == "steps"
+        self.each = facts.target == "steps"
+        asked = "steps" if self.each else "sequence"
+        rule = f"'auto' or {asked!r} where the stream asks for one answer a {'step' if self.each else 'sample'}"
+        expect(facts.outputs in ("auto", asked), "learner.outputs", rule, facts.outputs)
         self.length = shape[1] if len(shape) == 3 else shape[0]
         expect(facts.vocabulary >= 0, "stream.vocabulary", ">= 0", facts.vocabulary)
         if facts.vocabulary > 0:
@@ -88,55 +89,17 @@ class SequenceLearner(Learner):
         codes = self.facts.codes
         self.head = nn.Linear(width, self.facts.n_classes) if codes is None else CodedHead(width, codes)
 
-    def size(self, build: Callable[[int], None], default: int, parameters: int | None) -> None:
-        """Build the network at its default size, or at the size that has `parameters` parameters, within 2 %.
-
-        Args:
-            build: sets all modules for a size; more parameters for a larger size.
-            default: the size where no budget is given.
-            parameters: the budget, or None.
-
-        Raises:
-            ConfigError: no size is within 2 % of the budget.
-        """
-        if parameters is None:
-            build(default)
-            return
-        low = self.largest(build, parameters)
-        best = min((low, low + 1), key=lambda n: abs(self._count(build, n) - parameters))
-        found = self._count(build, best)
-        near = abs(found - parameters) <= 0.02 * parameters
-        expect(near, "learner.parameters", f"a size this network can have within 2 % (nearest: {found})", parameters)
-        build(best)
-
-    def largest(self, build: Callable[[int], None], parameters: int) -> int:
-        """Return the largest size, at least 1, with which `build` makes at most `parameters` parameters."""
-        expect(parameters > 0, "learner.parameters", "> 0 or null", parameters)
-        high = 2
-        while self._count(build, high) <= parameters:
-            high *= 2
-        low = 1
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if self._count(build, middle) <= parameters else (low, middle)
-        return low
-
-    def _count(self, build: Callable[[int], None], size: int) -> int:
-        with torch.device("meta"):
-            build(size)
-        return sum(p.numel() for p in self.parameters())
-
     def read(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the inputs (B, D, T) with padding set to zero, and which steps are real (B, T), None for all."""
         real: Tensor | None = None
         if self.embedding is not None:
-            real = x != PADDING
+            real = readout.real_steps(x)
             steps: Tensor = self.embedding(x)
         else:
             expect(x.is_floating_point(), "learner.vocabulary", "given where the inputs are tokens", x.dtype)
             steps = x[..., None] if x.dim() == 2 else x.transpose(1, 2).flatten(2) if x.dim() == 4 else x
             if self.facts.padded:
-                real = steps[..., -1] > 0.5
+                real = readout.real_steps(steps)
         if real is not None:
             steps = torch.where(real[..., None], steps, 0.0)
         return steps.transpose(1, 2), real

@@ -15,6 +15,7 @@ from cl.learners.coded import Codes
 from cl.learners.dropout import dropout as make_dropout
 from cl.learners.sequence import SequenceLearner, Sequences
 
+LONGEST = 4096  # steps that any kernel may look back over, where sequences are short; it takes so much padding
 TCN_NORMS = ("weight", "none")
 
 
@@ -43,7 +44,9 @@ class CausalConv(nn.Module):
         """Return (B, width, T) for x (B, D, T)."""
         weight = self.convolution.weight
         if self.length is not None:
-            weight = weight * (self.length / self._norm())
+            norm = self._norm()
+            there = norm > 0  # a kernel that was cut as a whole has no direction: it is silent
+            weight = weight * torch.where(there, self.length / torch.where(there, norm, 1.0), 0.0)
         return F.conv1d(F.pad(x, (self.past, 0)), weight, self.convolution.bias, dilation=self.dilation)
 
 
@@ -53,6 +56,7 @@ class TemporalBlock(nn.Module):
     Args:
         inputs: D.
         width: channels out.
+        inner: channels between the two convolutions.
         kernel: length of the kernels in steps.
         dilation: distance between the steps a kernel sees.
         norm: ``weight`` (Salimans and Kingma 2016, as in the paper) or ``none``.
@@ -61,12 +65,20 @@ class TemporalBlock(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, width: int, kernel: int, dilation: int, norm: str, activation: str, dropout: float
+        self,
+        inputs: int,
+        width: int,
+        inner: int,
+        kernel: int,
+        dilation: int,
+        norm: str,
+        activation: str,
+        dropout: float,
     ) -> None:
         super().__init__()
         parts: list[nn.Module] = []
-        for size in (inputs, width):
-            parts.append(CausalConv(size, width, kernel, dilation, norm))
+        for before, after in ((inputs, inner), (inner, width)):
+            parts.append(CausalConv(before, after, kernel, dilation, norm))
             parts += [layers.activation(activation), *make_dropout(dropout)]
         self.residual = nn.Sequential(*parts)
         self.shortcut = nn.Conv1d(inputs, width, 1) if inputs != width else nn.Identity()
@@ -88,7 +100,8 @@ class TCN(SequenceLearner):
         channels: channels of every block.
         levels: number of blocks; None: as many as it takes to see the whole sequence.
         kernel, norm, activation, dropout: see `TemporalBlock`.
-        parameters: total number of parameters, which sets the channels (those of the last blocks may be one fewer).
+        parameters: total number of parameters, which sets the channels; what is left of it widens blocks between their
+            two convolutions, the last ones first.
     """
 
     def __init__(
@@ -115,27 +128,31 @@ class TCN(SequenceLearner):
             Sequences(input_shape, n_classes, vocabulary, padded, target, embedding, reading, outputs, head, codes)
         )
         expect(channels > 0, "learner.channels", "> 0", channels)
-        expect(levels is None or levels > 0, "learner.levels", "> 0 or null", levels)
         expect(kernel > 1, "learner.kernel", "> 1", kernel)
         expect(norm in TCN_NORMS, "learner.norm", f"in {list(TCN_NORMS)}", norm)
         depth = 1
         while levels is None and reach(kernel, depth) < self.length:
             depth += 1
-        depth = depth if levels is None else levels
+        if levels is not None:
+            most, longest = 1, max(LONGEST, 16 * self.length)
+            while (kernel - 1) * 2**most <= longest:
+                most += 1
+            rule = f"in 1 to {most} (with kernel {kernel} the last block then looks back over at most {longest} steps)"
+            expect(0 < levels <= most, "learner.levels", rule, levels)
+            depth = levels
 
-        def build(total: int) -> None:
+        def build(width: int, more: int) -> None:
             self.blocks = nn.ModuleList()
-            width = self.inputs
-            widths = []
             for i in range(depth):
-                size = max(1, total // depth + (i < total % depth))
-                self.blocks.append(TemporalBlock(width, size, kernel, 2**i, norm, activation, dropout))
-                width = size
-                widths.append(size)
-            self.widths = tuple(widths)
+                inner = width + (more + i) // depth
+                inputs = self.inputs if i == 0 else width
+                self.blocks.append(TemporalBlock(inputs, width, inner, kernel, 2**i, norm, activation, dropout))
+            self.widths = (width,) * depth
             self.close(width)
 
-        self.size(build, depth * channels, parameters)
+        if parameters is not None:
+            channels = self.largest(lambda n: build(n, 0), parameters)
+        self.size(lambda n: build(channels, n - 1), 1, parameters)
 
 
 def reach(kernel: int, levels: int) -> int:

@@ -16,14 +16,15 @@ Fields = dict[str, Tensor]
 def sample_fields(info: StreamInfo) -> Fields:
     """Return one empty sample of a stream, the prototype of a memory's slots: x, y and task.
 
-    Inputs are kept as float32, as the network saw them; whole numbers below 2^24 (tokens) survive that exactly.
+    Inputs are kept as the network saw them, float32 or, of tokens, int64: whatever is recalled can be read as it is.
     """
     steps = info.target == "steps"
     real = info.target == "real"
     y_shape = info.input_shape[:1] if steps else (info.n_classes,) if real else ()
     y_type = torch.float32 if real else torch.long
+    x_type = torch.long if info.vocabulary > 0 else torch.get_default_dtype()
     return {
-        "x": torch.zeros(info.input_shape),
+        "x": torch.zeros(info.input_shape, dtype=x_type),
         "y": torch.zeros(y_shape, dtype=y_type),
         "task": torch.zeros((), dtype=torch.long),
     }

@@ -268,6 +268,8 @@ class Sequence(Construction):
     ) -> None:
         expect(order in ORDERS, "stream.construction.order", f"in {list(ORDERS)}", order)
         expect(n_tasks is None or n_tasks > 0, "stream.construction.n_tasks", "> 0", n_tasks)
+        rule = "a list of names, or null"
+        expect(groups is None or len(groups) > 0, "stream.construction.groups", rule, groups)
         self.order, self.groups, self.n_tasks = order, groups, n_tasks
         self.same_classes = False
 

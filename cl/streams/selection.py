@@ -51,7 +51,7 @@ def hold_out(y: Tensor, rows: Tensor, size: float | int, seed: int) -> tuple[Ten
         ConfigError: nothing is left to train on.
     """
     rule = f"in (0, 1), or a number of samples below {len(rows)}, the samples of a task"
-    expect(0 < size < 1 or (size == int(size) and 1 <= size < len(rows)), "stream.validation", rule, size)
+    expect(0 < size < 1 or (float(size).is_integer() and 1 <= size < len(rows)), "stream.validation", rule, size)
     groups = strata(y, rows)
     counts = [len(g) for g in groups]
     wanted = shares(counts, round(size * len(rows)) if size < 1 else int(size))

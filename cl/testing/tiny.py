@@ -1,16 +1,18 @@
-"""A stream of seconds: noisy prototypes as 4 x 4 images, three tasks of two classes, on which fine-tuning forgets."""
+"""Streams of seconds: noisy prototypes as 4 x 4 images, on which fine-tuning forgets; short sequences of each kind."""
 
 import hashlib
 from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cl.engine import Engine
 from cl.evaluator import EvaluationOptions
 from cl.learners.base import Learner
 from cl.learners.mlp import MLP
+from cl.objectives import IGNORE
 from cl.seeding import generator, seeded
 from cl.strategy import Strategy
 from cl.streams.base import Stream, StreamInfo, Task
@@ -18,6 +20,8 @@ from cl.streams.data import Data
 from cl.training import TrainingOptions
 
 SHAPE = (1, 4, 4)
+KINDS = ("tokens", "padded", "steps", "real")
+STEPS, VOCABULARY = 6, 9  # of `TinySequences`
 
 
 class TinyStream(Stream):
@@ -71,6 +75,86 @@ class TinyStream(Stream):
     def fingerprint(self) -> str:
         """Return a hash of samples and labels."""
         return hashlib.sha256(self._x.numpy().tobytes() + repr(self.info).encode()).hexdigest()
+
+
+class TinySequences(Stream):
+    """Short sequences, two classes a task, of each kind that strategies meet.
+
+    Args:
+        kind: ``tokens`` (int64, one label a sample), ``padded`` (of different lengths), ``steps`` (padded, and one
+            label a step) or ``real`` (numbers, of which the mean is asked for).
+        scenario: see `StreamInfo`; ``domain`` or ``online`` for ``real``.
+        seed: root seed.
+        tasks: number of tasks K, up to 4.
+        samples: training samples a task; half as many for testing.
+        padding: steps of padding added behind the longest sequence.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        scenario: str = "task",
+        seed: int = 0,
+        tasks: int = 2,
+        samples: int = 24,
+        padding: int = 0,
+    ) -> None:
+        shared, real = scenario in ("domain", "online"), kind == "real"
+        classes = ((0,) if real else (0, 1),) * tasks if shared else tuple((2 * k, 2 * k + 1) for k in range(tasks))
+        steps = STEPS + padding
+        self.info = StreamInfo(
+            scenario=scenario,
+            n_tasks=tasks,
+            n_classes=1 + max(max(own) for own in classes),
+            task_classes=classes,
+            input_shape=(steps, 1) if real else (steps,),
+            seed=seed,
+            shared_labels=shared,
+            target="real" if real else "steps" if kind == "steps" else "class",
+            sequence=True,
+            vocabulary=0 if real else VOCABULARY,
+            padded=kind in ("padded", "steps"),
+        )
+        self.class_names = tuple(tuple(str(c) for c in own) for own in classes)
+        self._samples = samples
+        self._splits = [self._draw(kind, k, samples + samples // 2, padding) for k in range(tasks)]
+
+    def _draw(self, kind: str, k: int, n: int, padding: int) -> tuple[Tensor, Tensor]:
+        """Return n samples of a task: a token says its label, 1 + 2 k or 2 + 2 k; y in the outputs of the task."""
+        g = generator(self.info.seed, "tiny sequences", k)
+        if kind == "real":
+            x = torch.rand(n, STEPS, 1, generator=g) + k
+            return F.pad(x, (0, 0, 0, padding)), x.mean(1)
+        first = self.info.task_classes[k][0]
+        labels = torch.randint(0, 2, (n, STEPS if kind == "steps" else 1), generator=g)
+        x = (1 + 2 * k + labels).expand(n, STEPS)
+        length = torch.randint(2, STEPS + 1, (n, 1), generator=g) if self.info.padded else STEPS
+        there = torch.arange(STEPS) < length
+        x = F.pad(torch.where(there, x, 0), (0, padding))
+        y = F.pad(torch.where(there, first + labels, IGNORE), (0, padding), value=IGNORE)
+        return x, y if kind == "steps" else first + labels[:, 0]
+
+    def _split(self, k: int, first: int, last: int | None) -> Data:
+        x, y = self._splits[k]
+        index = torch.arange(len(x))[first:last]
+        return Data(x, index, y[index], k)
+
+    def __getitem__(self, k: int) -> Task:
+        """Return task k."""
+        if not -len(self) <= k < len(self):
+            raise IndexError(k)
+        return Task(k % len(self), self.info.task_classes[k], self._split(k % len(self), 0, self._samples), None)
+
+    def test(self, k: int) -> Data:
+        """Return the test split of task k."""
+        return self._split(k, self._samples, None)
+
+    def fingerprint(self) -> str:
+        """Return a hash of samples and labels."""
+        digest = hashlib.sha256(repr(self.info).encode())
+        for x, y in self._splits:
+            digest.update(x.numpy().tobytes() + y.numpy().tobytes())
+        return digest.hexdigest()
 
 
 def adam(parameters: Any) -> torch.optim.Optimizer:

@@ -166,6 +166,35 @@ def test_a_budget_of_parameters_is_met(name):
         build(name, parameters=3)
 
 
+KINDS_OF_INPUT = {  # shape, outputs and facts
+    "recall": ((31, 9), 4, {}),
+    "rows": ((28, 28), 10, {}),
+    "characters": ((100,), 60, {"vocabulary": 61, "target": "steps"}),
+}
+
+
+@each
+@pytest.mark.parametrize("kind", list(KINDS_OF_INPUT))
+def test_a_budget_is_met_whatever_is_read(name, kind):
+    shape, outputs, facts = KINDS_OF_INPUT[kind]
+    for budget in (20_000, 50_000, 70_000):
+        net = build(name, shape, outputs, parameters=budget, **facts)
+        assert abs(sum(p.numel() for p in net.parameters()) - budget) <= 0.02 * budget
+
+
+@pytest.mark.parametrize("name", ["tcn", "s4d"])
+def test_a_width_that_needs_no_projection_hides_no_other_size(name):
+    """As wide as their input, these networks have fewer parameters than one unit narrower."""
+    sizes = {}
+    for width in (30, 31, 32):
+        net = build(name, (20, 32), 4, **{"tcn": {"channels": width, "kernel": 2}, "s4d": {"width": width}}[name])
+        sizes[width] = sum(p.numel() for p in net.parameters())
+    assert name == "tcn" or sizes[31] > sizes[32]
+    for count in sizes.values():
+        net = build(name, (20, 32), 4, parameters=count, **({"kernel": 2} if name == "tcn" else {}))
+        assert abs(sum(p.numel() for p in net.parameters()) - count) <= 0.02 * count
+
+
 @each
 def test_a_sequence_longer_than_in_training_is_read(name):
     assert build(name)(floats(t=2 * T)).shape == (B, C)
@@ -174,7 +203,13 @@ def test_a_sequence_longer_than_in_training_is_read(name):
 @each
 def test_regression_of_a_number(name):
     assert build(name, n_classes=1, target="real")(floats()).shape == (B, 1)
-    assert build(name, n_classes=2, target="real", outputs="steps")(floats()).shape == (B, T, 2)
+
+
+@each
+@pytest.mark.parametrize(("target", "outputs"), [("class", "steps"), ("real", "steps"), ("steps", "sequence")])
+def test_outputs_that_do_not_suit_the_target_are_refused(name, target, outputs):
+    with pytest.raises(ConfigError, match=r"`learner\.outputs` 'auto' or '(steps|sequence)' .*got '" + outputs):
+        build(name, target=target, outputs=outputs)
 
 
 @each

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from cl.build import construct
@@ -20,7 +21,7 @@ from cl.strategy import Strategy
 from cl.streams.base import StreamInfo
 from cl.streams.sequences import GeneratedStream, PermutedCopy
 from cl.testing import TinyStream
-from cl.testing.tiny import engine
+from cl.testing.tiny import KINDS, TinySequences, engine, state
 
 CONF = Path(__file__).parents[2] / "conf" / "strategy"
 LEARNERS = {
@@ -98,3 +99,68 @@ def test_runs_or_refuses_where_answers_are_in_bits(name):
     results = made.run()
     assert np.isfinite(results.accuracy).all()
     assert np.isfinite(results.train_loss).all()
+
+
+def small_gru(info: StreamInfo) -> Learner:
+    facts = {"vocabulary": info.vocabulary, "padded": info.padded, "target": info.target}
+    return GRU(info.input_shape, info.n_classes, hidden=8, embedding=8, **facts)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", list(STRATEGIES))
+def test_runs_or_refuses_sequences(name, kind):
+    """Tokens, padding, a label a step and regression: it runs, or refuses in one line before any training."""
+    strategy, fields = STRATEGIES[name]
+    fields = fields | dict(strategy.small)
+    known = [s for s in ("task", "class", "domain", "online") if s in strategy.scenarios]
+    scenarios = [s for s in known if kind != "real" or s in ("domain", "online")]
+    for scenario in scenarios[:1]:
+        refusal = ""
+        try:
+            made = engine(strategy, TinySequences(kind, scenario), make_learner=small_gru, epochs=2, **fields)
+        except ConfigError as error:
+            refusal = str(error)
+        if refusal:
+            assert "stream." in refusal or "learner" in refusal
+            assert "\n" not in refusal
+            return
+        results = made.run()
+        assert np.isfinite(results.accuracy).all()
+        assert np.isfinite(results.train_loss).all()
+
+
+@pytest.fixture
+def double():
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize("kind", ["padded", "steps"])
+@pytest.mark.parametrize("name", list(STRATEGIES))
+def test_padding_never_changes_what_is_learned(name, kind, double):
+    """Four more steps of padding: the same losses, gradients (by the weights they lead to) and importances."""
+    strategy, fields = STRATEGIES[name]
+    fields = fields | dict(strategy.small)
+    scenario = next(s for s in ("task", "class", "domain", "online") if s in strategy.scenarios)
+    runs = []
+    for padding in (0, 4):
+        stream = TinySequences(kind, scenario, padding=padding)
+        try:
+            runs.append(engine(strategy, stream, make_learner=small_gru, epochs=2, **fields))
+        except ConfigError:
+            assert padding == 0
+            return  # refused, see above
+    short, long = (made.run() for made in runs)
+    np.testing.assert_allclose(long.train_loss, short.train_loss, rtol=1e-9)
+    np.testing.assert_allclose(long.loss, short.loss, rtol=1e-5)  # added up in single precision
+    np.testing.assert_array_equal(long.accuracy, short.accuracy)
+    a, b = (state(made.strategy) for made in runs)
+    assert a.keys() == b.keys()
+    for key, value in a.items():
+        other = b[key]
+        if value.shape != other.shape:  # stored samples
+            assert ".memory." in f".{key}"
+            other = other[:, : value.shape[1]]
+        torch.testing.assert_close(other, value, rtol=1e-6, atol=1e-9)

@@ -19,7 +19,7 @@ from cl.streams.data import Data
 
 FOLDER = Path(__file__).resolve().parents[2] / "conf" / "stream"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
-DECODES = {"cifar10_jpeg"}  # half a minute where no decoded copy is at hand
+DECODES = {name for name in NAMES if name.endswith("_jpeg")}  # half a minute where no decoded copy is at hand
 
 
 def build(name: str, root: Path, seed: int = 0, **changed: object) -> Stream:
@@ -219,3 +219,10 @@ def test_what_a_stream_chooses_of_other_groups_gives_way_to_the_command_line(nam
     config = compose([f"stream={name}", "learner=lstm", "training.epochs=7", "optimizer.lr=0.5"])
     assert (config["choices"]["learner"], config["training"]["epochs"]) == ("lstm", 7)
     assert config["optimizer"]["lr"] == 0.5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_streams_of_sequences_bring_a_learner_that_reads_them(name):
+    text = (FOLDER / f"{name}.yaml").read_text()
+    sequences = "cl.streams.sequences." in text or "AsSequence" in text
+    assert sequences == ("defaults:" in text)

@@ -1,6 +1,7 @@
 """Attention, its position codes and the Transformer against torch's modules and closed forms; TCN against torch's."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from cl.errors import ConfigError
 from cl.learners.attention import POSITIONS, SelfAttention, alibi, rotate, sinusoidal
+from cl.learners.hybrid import Hybrid
 from cl.learners.tcn import TCN, CausalConv, reach
 from cl.learners.transformer import Transformer, TransformerBlock
 
@@ -53,6 +55,39 @@ def test_alibi_as_in_the_paper():
     bias = alibi(4, 8)
     assert bias[:, 3, 0].tolist() == [-3 * 2.0**-h for h in range(1, 9)]  # slopes 1/2, 1/4, ... 1/256 for 8 heads
     assert not bias.diagonal(dim1=1, dim2=2).any()
+
+
+def test_rotation_in_half_precision_is_rounded_once():
+    """Angles of 800 rad keep their precision: before, bf16 was up to 1.2 rad off there."""
+    x = torch.randn(800, 16, generator=torch.Generator().manual_seed(0))
+    exact, half = rotate(x.bfloat16().float()), rotate(x.bfloat16()).float()
+    assert float((exact - half).abs().max()) < 2**-6 * float(x.abs().max())
+
+
+@pytest.mark.parametrize("autocast", [True, False])
+@pytest.mark.parametrize("explicit", [True, False])
+def test_alibi_in_half_precision_tells_far_steps_apart(autocast, explicit, monkeypatch):
+    """The weight of the first step in that of every other, read from a value that is 1 there and 0 elsewhere."""
+    t, heads = 1500, 8
+    net = SelfAttention(heads, heads, True, "alibi")
+    with torch.no_grad():
+        net.project.bias.zero_()
+        net.project.weight.copy_(torch.cat([torch.zeros(2 * heads, heads), torch.eye(heads)]))  # values alone
+        net.out.weight.copy_(torch.eye(heads))
+        net.out.bias.zero_()
+    x = torch.zeros(1, t, heads)
+    x[:, 0] = 1
+    monkeypatch.setattr("cl.learners.attention.transformed", lambda: explicit)
+    if autocast:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            found = net(x)
+    else:
+        with torch.no_grad():
+            found = net.bfloat16()(x.bfloat16())
+    slope = 2.0**-8
+    step = torch.arange(t, dtype=torch.float64)
+    share = torch.exp(-slope * step) * (1 - math.exp(-slope)) / (1 - torch.exp(-slope * (step + 1)))
+    np.testing.assert_allclose(found[0, :, -1].double(), share, rtol=2**-8)  # that of bf16 itself
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -125,11 +160,12 @@ def test_order_matters_with_a_position_code_only(position):
     assert not torch.allclose(seeing(x), seeing(swapped), atol=1e-5)
 
 
-def test_sequences_beyond_learned_positions_are_refused():
-    net = Transformer((T, 3), 4, width=8, position="learned")
+@pytest.mark.parametrize("make", [partial(Transformer, width=8), partial(Hybrid, body="transformer", hidden=8)])
+def test_sequences_beyond_learned_positions_are_refused(make):
+    net = make((T, 3), 4, position="learned")
     with pytest.raises(ConfigError, match=r"learner\.max_length"):
         net(inputs(B, T + 1, 3))
-    assert Transformer((T, 3), 4, width=8, position="learned", max_length=9)(inputs(B, 9, 3)).shape == (B, 4)
+    assert make((T, 3), 4, position="learned", max_length=9)(inputs(B, 9, 3)).shape == (B, 4)
 
 
 def test_heads_must_divide_the_width():
@@ -160,3 +196,11 @@ def test_how_far_a_temporal_network_sees():
     assert reach(3, 2) == 13
     assert seen.tolist() == [False] * 17 + [True] * 13
     assert len(TCN((784, 1), 10).blocks) == 8 - 1 + (reach(7, 7) < 784)
+
+
+def test_more_levels_than_any_sequence_needs_are_refused():
+    assert len(TCN((28, 28), 10, channels=2, levels=8).blocks) == 8
+    with pytest.raises(ConfigError, match=r"`learner\.levels` in 1 to 10 .*got 30"):
+        TCN((28, 28), 10, channels=2, levels=30)  # before: padding of three thousand million steps
+    with pytest.raises(ConfigError, match=r"learner\.levels"):
+        TCN((28, 28), 10, levels=0)

@@ -1,10 +1,13 @@
 """The image networks against torchvision's network, published sizes and hand-worked values."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
 
 from cl.errors import ConfigError
+from cl.learners import layers
 from cl.learners.cnn import CNN
 from cl.learners.layers import initialise, norm
 from cl.learners.mlp import MLP
@@ -110,3 +113,28 @@ def test_norms_act_on_each_sample_alone(name):
     parts = out.reshape(4, groups, -1)
     torch.testing.assert_close(parts.mean(2), torch.zeros(4, groups), rtol=0, atol=1e-5)
     torch.testing.assert_close(parts.var(2, unbiased=False), torch.ones(4, groups), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("make", [MLP, CNN])
+@pytest.mark.parametrize("budget", [70_000, 420_000])
+def test_a_budget_of_parameters_is_met(make, budget):
+    net = make((1, 28, 28), 10, parameters=budget)
+    assert abs(sum(p.numel() for p in net.parameters()) - budget) <= 0.02 * budget
+    assert net(torch.rand(2, 1, 28, 28)).shape == (2, 10)
+    with pytest.raises(ConfigError, match=r"learner\.parameters"):
+        make((1, 28, 28), 10, parameters=3)
+
+
+def test_a_budget_keeps_the_proportions():
+    assert MLP((4,), 2, hidden=(300, 100), parameters=12_000).widths == (180, 60)  # 5 * 180 + 181 * 60 + 61 * 2
+    own = CNN((1, 28, 28), 10)
+    same = CNN((1, 28, 28), 10, parameters=sum(p.numel() for p in own.parameters()))
+    assert same.widths == own.widths == (32, 64, 128)
+
+
+def test_sizes_grow_one_at_a_time():
+    sizes = [layers.scaled((400, 400, 100), n) for n in range(1, 2000)]
+    assert sizes[899] == (400, 400, 100)
+    for before, after in itertools.pairwise(sizes):
+        assert all(0 <= b - a <= 1 for a, b in zip(before, after, strict=True))
+        assert sum(b - a for a, b in zip(before, after, strict=True)) <= 2

@@ -7,13 +7,20 @@ import pytest
 import torch
 from torch import nn
 
+from cl.errors import ConfigError
 from cl.learners.base import Learner
 from cl.learners.chain import as_inputs, chain
 from cl.learners.cnn import CNN
+from cl.learners.ntm import NTM
+from cl.learners.recurrent import GRU, LSTM, RNN
 from cl.learners.resnet import ResNet18
-from cl.testing.tiny import TinyStream, engine, train
+from cl.learners.ssm import StateSpace
+from cl.learners.tcn import TCN, CausalConv
+from cl.learners.transformer import Transformer
+from cl.testing.tiny import TinySequences, TinyStream, engine, state, train
 from strategies.hat import HAT
 from strategies.packnet import PackNet
+from strategies.pruning import Pruning
 
 
 class Normalised(Learner):
@@ -54,10 +61,101 @@ def test_packnet_gives_each_task_its_share():
     strategy = train(PackNet, TinyStream("task"), epochs=2, prune=0.75, retrain_epochs=1).strategy
     owner = strategy.owner["blocks.1.0.weight"]
     counts = [int((owner == k).sum()) for k in (1, 2, 3, 0)]
-    assert counts == [64, 48, 36, 108]  # of 256: a quarter, a quarter of the rest, ...
-    weights = strategy.learner.blocks[1][0].weight
-    assert (weights[owner == 0] == 0).all()
-    assert (weights[owner > 0] != 0).any()
+    assert counts == [64, 48, 144, 0]  # of 256: a quarter, a quarter of the rest, and all that is left
+
+
+def test_packnet_neither_prunes_nor_retrains_after_the_last_task():
+    made = engine(PackNet, TinyStream("task"), prune=0.75, retrain_epochs=5, retrain_lr=0.5)
+    for k in range(2):
+        made.run_task(k)
+        assert (made.strategy.learner.blocks[1][0].weight[made.strategy.owner["blocks.1.0.weight"] == 0] == 0).all()
+    made.strategy.retrain = None  # calling it would fail
+    made.run_task(2)
+    assert (made.strategy.owner["blocks.1.0.weight"] > 0).all()
+
+
+SEQUENTIAL = {
+    "gru": lambda *a, **f: GRU(*a, hidden=8, **f),
+    "lstm": lambda *a, **f: LSTM(*a, hidden=8, layers=2, bidirectional=True, **f),
+    "rnn": lambda *a, **f: RNN(*a, hidden=8, **f),
+    "ntm": lambda *a, **f: NTM(*a, hidden=8, slots=4, slot_size=3, **f),
+    "s4d": lambda *a, **f: StateSpace(*a, width=8, states=4, **f),
+    "tcn": lambda *a, **f: TCN(*a, channels=6, kernel=2, **f),
+    "transformer": lambda *a, **f: Transformer(*a, width=8, heads=2, **f),
+}
+
+
+def sequential(name):
+    def make(info):
+        return SEQUENTIAL[name](info.input_shape, info.n_classes, vocabulary=info.vocabulary, padded=True, embedding=6)
+
+    return make
+
+
+@pytest.mark.parametrize("name", list(SEQUENTIAL))
+def test_packnet_shares_out_the_weights_of_sequence_learners(name):
+    """All matrices have owned and free weights after task 1, whose answers stay as they are to the last bit."""
+    stream = TinySequences("padded", "task", tasks=3)
+    made = engine(PackNet, stream, make_learner=sequential(name), prune=0.75, retrain_epochs=1)
+    made.run_task(0)
+    owner = made.strategy.owner
+    matrices = {n for n, p in made.strategy.learner.named_parameters() if p.dim() > 1 and not n.startswith("head.")}
+    not_weights = {n for n in matrices if n.endswith((".length", ".log_decay", ".frequency"))}
+    assert matrices - not_weights == set(owner.names)
+    for _, of in owner.items():
+        assert 0.2 < float((of == 1).float().mean()) < 0.35
+        assert ((of == 0) | (of == 1)).all()
+    before = predictions(made.strategy, stream, 0)
+    kept = state(made.strategy.learner)
+    made.strategy.train()
+    made.run_task(1)
+    moved = [n for n, p in made.strategy.learner.named_parameters() if n in owner and not torch.equal(p, kept[n])]
+    assert set(moved) == set(owner.names)  # the second task learns in every layer
+    middle = predictions(made.strategy, stream, 1)
+    made.strategy.train()
+    made.run_task(2)
+    assert torch.equal(before, predictions(made.strategy, stream, 0))
+    assert torch.equal(middle, predictions(made.strategy, stream, 1))
+
+
+@pytest.mark.parametrize("scope", ["layer", "network"])
+def test_pruning_cuts_recurrent_weights(scope):
+    make = sequential("gru")
+    made = engine(Pruning, TinySequences("padded", "class"), make_learner=make, share=0.5, scope=scope)
+    made.run_task(0)
+    weights = {n: p for n, p in made.strategy.learner.named_parameters() if "weight_" in n}
+    assert len(weights) == 2
+    for name, p in weights.items():
+        cut = made.strategy.cut[name]
+        assert 0 < int(cut.sum()) < cut.numel()
+        assert (p[cut] == 0).all()
+
+
+class NoConnections(Learner):
+    """Looks its answers up."""
+
+    def __init__(self, n_classes):
+        super().__init__()
+        self.blocks, self.widths = nn.ModuleList([nn.Flatten()]), (16,)
+        self.head = nn.Linear(16, n_classes)
+
+
+@pytest.mark.parametrize("strategy", [PackNet, Pruning])
+def test_a_learner_with_nothing_to_prune_is_refused(strategy):
+    with pytest.raises(ConfigError, match=r"`learner` with weights of connections for (packnet|pruning), got NoConn"):
+        engine(strategy, TinyStream("task"), make_learner=lambda info: NoConnections(info.n_classes))
+
+
+def test_a_kernel_without_weights_is_silent():
+    """Its direction is not defined; before, it made every answer a nan."""
+    net = CausalConv(2, 3, 2, 1, "weight")
+    with torch.no_grad():
+        net.convolution.weight[1] = 0
+    x = torch.rand(4, 2, 5)
+    out = net(x)
+    assert torch.equal(out[:, 1], net.convolution.bias[1].expand(4, 5))
+    out.square().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in net.parameters())
 
 
 def test_packnet_frees_the_smallest_weights():

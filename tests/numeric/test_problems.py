@@ -238,6 +238,18 @@ def test_draws_are_a_function_of_the_key(problem):
         (lambda: KeyValueRecall(distance=0), r"stream\.problems\.distance"),
         (lambda: AssociativeRecall(items=(1, 3)), r"stream\.problems\.items"),
         (lambda: AssociativeRecall(items=9, width=1, symbols=8), r"stream\.problems\.symbols"),
+        (lambda: AssociativeRecall(width=12, symbols=64), r"stream\.problems\.width` in 1 to 6 .*got 12"),
+        (lambda: AssociativeRecall(width=10**12), r"stream\.problems\.width"),
+        (lambda: AssociativeRecall(symbols=-8, width=2), r"stream\.problems\.symbols"),
+        (lambda: Copy(symbols=2**63), r"stream\.problems\.symbols"),
+        (lambda: RepeatCopy(symbols=10**12), r"stream\.problems\.symbols"),
+        (lambda: NBack(symbols=10**12), r"stream\.problems\.symbols"),
+        (lambda: KeyValueRecall(values=10**12), r"stream\.problems\.values"),
+        (lambda: KeyValueRecall(distance=(1.5, 2.5)), r"stream\.problems\.distance` a whole number"),
+        (lambda: KeyValueRecall(distance=["a", "b"]), r"stream\.problems\.distance` a whole number"),
+        (lambda: KeyValueRecall(distance="ab"), r"stream\.problems\.distance` a whole number"),
+        (lambda: DelayedMatch(delay=(True, 3)), r"stream\.problems\.delay` a whole number"),
+        (lambda: DelayedMatch(stimuli=10**12), r"stream\.problems\.stimuli"),
         (lambda: NBack(n=0), r"stream\.problems\.n"),
         (lambda: Adding(1), r"stream\.problems\.steps"),
         (lambda: Series("noise"), r"stream\.problems\.dynamics"),
@@ -246,3 +258,16 @@ def test_draws_are_a_function_of_the_key(problem):
 def test_impossible_problems(make, text):
     with pytest.raises(ConfigError, match=text):
         make()
+
+
+def test_the_largest_items_of_associative_recall_are_numbers_of_their_own():
+    """Just below the limit nothing overflows: all items of a sequence differ, and all symbols occur."""
+    problem = AssociativeRecall(items=4, width=6, symbols=64, encoding="one_hot")
+    x = problem.draw(KEY, 200)[0]
+    shown = x[:, : 4 * 7].reshape(200, 4, 7, -1)[:, :, 1:, :64]
+    assert shown.sum(3).eq(1).all()
+    items = shown.argmax(3)
+    for a in range(4):
+        for b in range(a):
+            assert (items[:, a] != items[:, b]).any(1).all()
+    assert len(items.unique()) == 64

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from cl.errors import ConfigError
 from cl.learners.cells import GRUCell, LSTMCell, RNNCell
 from cl.learners.readout import StateAttention, last, reverse
 from cl.learners.recurrent import GRU, LSTM, RNN, RecurrentBlock
@@ -173,3 +174,10 @@ def test_attention_by_hand():
     each = net(states, None, each=True)
     assert each[0, 0].item() == pytest.approx(np.tanh(0.5 * 1 + 0.25 * 1), abs=1e-6)
     assert each[0, 1].item() == pytest.approx(np.tanh(0.5 * context + 0.25 * 2), abs=1e-6)
+
+
+def test_a_shortcut_that_no_layer_can_have_is_refused():
+    with pytest.raises(ConfigError, match=r"`learner\.residual` false where no layer is as wide as its input"):
+        GRU((5, 3), 2, hidden=4, residual=True)
+    assert [block.residual for block in GRU((5, 3), 2, hidden=4, layers=2, residual=True).blocks] == [False, True]
+    assert GRU((5, 4), 2, hidden=4, residual=True).blocks[0].residual

@@ -87,6 +87,8 @@ def test_small_storage():
         ({"problems": [Copy(3, 4), Copy(3, 4, symbols=5)]}, "equal features"),
         ({"problems": [Adding(11)], "scenario": "task"}, r"stream\.scenario"),
         ({"problems": [Copy(3, 4)], "samples": 0}, r"stream\.samples"),
+        ({"problems": [Copy(3, 4)], "validation": 1.5}, r"stream\.validation` a whole number, or a fraction"),
+        ({"problems": [Copy(3, 4)], "validation": float("inf")}, r"stream\.validation"),
     ],
 )
 def test_what_does_not_go_together(fields, text):

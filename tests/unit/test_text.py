@@ -1,4 +1,5 @@
 import io
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -196,6 +197,11 @@ def test_real_sentences(data_root):
         (lambda: Sentences([]), r"stream\.source\.corpora"),
         (lambda: Sentences(words=0), r"stream\.source\.words"),
         (lambda: Csv("x", steps=0), r"stream\.source\.steps"),
+        (lambda: Csv("x", columns=["a", "a"]), r"stream\.source\.columns"),
+        (lambda: Characters(parts=[]), r"stream\.source\.parts"),
+        (lambda: Characters(parts=["german", "german"]), r"stream\.source\.parts` a list of different names"),
+        (lambda: Sentences(["qc", "qc"]), r"stream\.source\.corpora` different ones"),
+        (lambda: Sequence(groups=[]), r"stream\.construction\.groups"),
     ],
 )
 def test_impossible_sources(make, text):
@@ -245,6 +251,13 @@ def test_csv_by_group_and_errors(tmp_path):
     ):
         with pytest.raises(ConfigError, match=error):
             Csv("s.csv", **fields).load(tmp_path, False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # numpy's, about the mean of nothing
+        with pytest.raises(ConfigError, match=r"stream\.source\.steps.*got 51"):
+            Csv("s.csv", segments=700).load(tmp_path, False)
+    (tmp_path / "hole.csv").write_text("t,kind\n1,a\n2,\n3,b\n")
+    with pytest.raises(DataError, match=r"every row of kind .*gaps"):
+        Csv("hole.csv", steps=1, group="kind").load(tmp_path, False)
     with pytest.raises(DataError, match=r"other\.csv"):
         Csv("other.csv").load(tmp_path, False)
     (tmp_path / "gap.csv").write_text("t\n1\n\n2\nnan\n")

@@ -42,6 +42,8 @@ class Characters(Source):
         expect(level in LEVELS, "stream.source.level", f"in {list(LEVELS)}", level)
         expect(steps > 0, "stream.source.steps", "> 0", steps)
         expect(0 < test_fraction < 1, "stream.source.test_fraction", "in (0, 1)", test_fraction)
+        rule = "a list of different names, or null"
+        expect(parts is None or 0 < len(parts) == len(set(parts)), "stream.source.parts", rule, parts)
         self.corpus, self.parts = corpus, None if parts is None else [str(p) for p in parts]
         self.steps, self.level, self.test_fraction = steps, level, test_fraction
 

@@ -12,6 +12,7 @@ from cl.streams.sequences.problem import (
     ENCODINGS,
     Drawn,
     Problem,
+    alphabet,
     bits_of,
     bounds,
     encode,
@@ -63,7 +64,7 @@ class Copy(Problem):
     distance: str = "delay"
 
     def __post_init__(self) -> None:
-        expect(self.symbols > 1, "stream.problems.symbols", "> 1", self.symbols)
+        alphabet(self.symbols)
         expect(self.encoding in ENCODINGS, "stream.problems.encoding", f"in {list(ENCODINGS)}", self.encoding)
         rule = "'one_hot' or 'bits' where distractors are marked"
         expect(not (self.distractors and self.encoding == "tokens"), "stream.problems.encoding", rule, self.encoding)
@@ -208,7 +209,7 @@ class RepeatCopy(Problem):
     encoding: str = "bits"
 
     def __post_init__(self) -> None:
-        expect(self.symbols > 1, "stream.problems.symbols", "> 1", self.symbols)
+        alphabet(self.symbols)
         known = ENCODINGS[:2]
         expect(self.encoding in known, "stream.problems.encoding", f"in {list(known)}", self.encoding)
         bounds(self.items, "stream.problems.items")

@@ -13,6 +13,7 @@ from cl.objectives import IGNORE
 from cl.seeding import integers
 
 ENCODINGS = ("one_hot", "bits", "tokens")
+MOST_SYMBOLS = 65536
 Drawn = tuple[Tensor, Tensor, Tensor | None]
 
 
@@ -89,10 +90,16 @@ def bounds(value: int | tuple[int, int] | list[int], name: str, low: int = 1) ->
     Raises:
         ConfigError: it is neither, or below `low`.
     """
-    ends = [value, value] if isinstance(value, int) else list(value)
+    ends = list(value) if isinstance(value, list | tuple) else [value, value]
+    whole = len(ends) == 2 and all(isinstance(end, int) and not isinstance(end, bool) for end in ends)
     rule = f"a whole number >= {low} or a range [low, high] of them"
-    expect(len(ends) == 2 and low <= ends[0] <= ends[1], name, rule, value)
-    return int(ends[0]), int(ends[1])
+    expect(whole and low <= ends[0] <= ends[1], name, rule, value)
+    return ends[0], ends[1]
+
+
+def alphabet(size: int, name: str = "stream.problems.symbols") -> None:
+    """Refuse an alphabet that has no two symbols, or more than could ever be told apart."""
+    expect(1 < size <= MOST_SYMBOLS, name, f"> 1 and <= {MOST_SYMBOLS}", size)
 
 
 def within(key: Tensor, n: int, ends: tuple[int, int], purpose: str) -> Tensor:

@@ -1,5 +1,6 @@
 """Problems of recall: a cue far back decides the answer."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,8 +10,9 @@ from torch import Tensor
 
 from cl.errors import expect
 from cl.seeding import integers, normal, uniform
-from cl.streams.sequences.problem import Drawn, Problem, bounds, encode, no_targets, place, within
+from cl.streams.sequences.problem import Drawn, Problem, alphabet, bounds, encode, no_targets, place, within
 
+MOST_BITS = 40  # of a number that is drawn: `integers` has 47, of which some make all numbers equally likely
 Number = int | tuple[int, int] | list[int]
 
 
@@ -41,7 +43,7 @@ class KeyValueRecall(Problem):
     def __post_init__(self) -> None:
         bounds(self.distance, "stream.problems.distance")
         for name in ("keys", "values"):
-            expect(getattr(self, name) > 1, f"stream.problems.{name}", "> 1", getattr(self, name))
+            alphabet(getattr(self, name), f"stream.problems.{name}")
         expect(self.steps > 0, "stream.problems.steps", "> 0", self.steps)
         expect(0 < self.pairs <= self.steps, "stream.problems.pairs", f"in 1 to steps ({self.steps})", self.pairs)
 
@@ -97,7 +99,10 @@ class AssociativeRecall(Problem):
     def __post_init__(self) -> None:
         bounds(self.items, "stream.problems.items", low=2)
         expect(self.encoding in ("one_hot", "bits"), "stream.problems.encoding", "'one_hot' or 'bits'", self.encoding)
-        expect(self.width > 0, "stream.problems.width", "> 0", self.width)
+        alphabet(self.symbols)
+        bits = math.log2(self.symbols)
+        rule = f"in 1 to {int(MOST_BITS / bits)} (items are numbers below symbols ** width <= 2 ** {MOST_BITS})"
+        expect(self.width > 0 and self.width * bits <= MOST_BITS, "stream.problems.width", rule, self.width)
         most = bounds(self.items, "stream.problems.items", low=2)[1]
         rule = f"with more than {most} different items to draw (symbols ** width)"
         expect(self.symbols**self.width > most, "stream.problems.symbols", rule, self.symbols)
@@ -181,7 +186,7 @@ class DelayedMatch(Problem):
 
     def __post_init__(self) -> None:
         bounds(self.delay, "stream.problems.delay")
-        expect(self.stimuli > 1, "stream.problems.stimuli", "> 1", self.stimuli)
+        alphabet(self.stimuli, "stream.problems.stimuli")
         expect(self.noise >= 0, "stream.problems.noise", ">= 0", self.noise)
 
     @property
@@ -233,7 +238,7 @@ class NBack(Problem):
     def __post_init__(self) -> None:
         expect(self.n > 0, "stream.problems.n", "> 0", self.n)
         expect(self.steps > 1, "stream.problems.steps", "> 1", self.steps)
-        expect(self.symbols > 1, "stream.problems.symbols", "> 1", self.symbols)
+        alphabet(self.symbols)
 
     @property
     def length(self) -> int:

@@ -108,6 +108,8 @@ class GeneratedStream(Stream):
         expect(len(problems) in (1, k), "stream.n_tasks", rule, n_tasks)
         for name, value in (("samples", samples), ("test_samples", test_samples), ("validation", validation)):
             expect(value is None or value > 0, f"stream.{name}", "> 0", value)
+        whole = validation is None or validation < 1 or float(validation).is_integer()
+        expect(whole, "stream.validation", "a whole number, or a fraction in (0, 1)", validation)
         listed = list(problems) if len(problems) == k else [problems[0]] * k
         self.problems = [problem.fixed(seed, i) for i, problem in enumerate(listed)]
         self.samples, self.test_samples, self.endless = samples, test_samples, endless

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cl.errors import ConfigError, DataError, expect
+from cl.errors import DataError, expect
 from cl.streams.sources.base import Samples, Source, Table, missing
 
 
@@ -43,6 +43,8 @@ class Csv(Source):
         for name, value in (("steps", steps), ("horizon", horizon), ("stride", stride), ("segments", segments)):
             expect(value > 0, f"stream.source.{name}", "> 0", value)
         expect(0 < test_fraction < 1, "stream.source.test_fraction", "in (0, 1)", test_fraction)
+        distinct = columns is None or len(set(columns)) == len(columns)
+        expect(distinct, "stream.source.columns", "a list of different names, or null", columns)
         self.path, self.columns = path, None if columns is None else [str(c) for c in columns]
         self.steps, self.horizon, self.stride = steps, horizon, stride
         self.segments, self.group, self.test_fraction = segments, group, test_fraction
@@ -76,12 +78,19 @@ class Csv(Source):
             parts = {f"rows {a} to {b - 1}": values[a:b] for a, b in pairwise(bounds.tolist())}
         else:
             expect(self.group in frame.columns, "stream.source.group", f"in {list(frame.columns)}", self.group)
+            if bool(frame[self.group].isna().any()):
+                raise DataError(f"Expected a value in every row of {self.group} of {path}, got gaps; fill them")
             keys = frame[self.group].astype(str)
             parts = {name: values[(keys == name).to_numpy()] for name in dict.fromkeys(keys)}
         return self._windows(parts, columns)
 
     def _windows(self, parts: dict[str, NDArray[np.float64]], columns: list[str]) -> Table:
         cuts = {name: int(len(rows) * (1 - self.test_fraction)) for name, rows in parts.items()}
+        window = self.steps + self.horizon
+        for name, rows in parts.items():
+            for split, count in (("train", cuts[name]), ("test", len(rows) - cuts[name])):
+                rule = f"+ `stream.source.horizon` <= {count}, the {split} rows of {name}"
+                expect(window <= count, "stream.source.steps", rule, window)
         training = np.concatenate([rows[: cuts[name]] for name, rows in parts.items()])
         mean, std = training.mean(0), training.std(0)
         std[std == 0] = 1
@@ -91,12 +100,7 @@ class Csv(Source):
             for g, (name, rows) in enumerate(parts.items()):
                 own = (rows[: cuts[name]] if split == "train" else rows[cuts[name] :]) - mean
                 own /= std
-                starts = range(0, len(own) - self.steps - self.horizon + 1, self.stride)
-                if not starts:
-                    raise ConfigError(
-                        f"Expected `stream.source.steps` + `stream.source.horizon` <= {len(own)}, the {split} rows of "
-                        f"{name}, got {self.steps + self.horizon}"
-                    )
+                starts = range(0, len(own) - window + 1, self.stride)
                 xs += [own[s : s + self.steps] for s in starts]
                 ys += [own[s + self.steps : s + self.steps + self.horizon].reshape(-1) for s in starts]
                 groups += [g] * len(starts)

@@ -44,8 +44,8 @@ class Sentences(Source):
         words: int = 5000,
         test_fraction: float = 0.2,
     ) -> None:
-        known = all(c in CORPORA for c in corpora) and len(corpora) > 0
-        expect(known, "stream.source.corpora", f"in {list(CORPORA)}", list(corpora))
+        known = all(c in CORPORA for c in corpora) and 0 < len(corpora) == len(set(corpora))
+        expect(known, "stream.source.corpora", f"different ones in {list(CORPORA)}", list(corpora))
         expect(steps > 0, "stream.source.steps", "> 0", steps)
         expect(words > 0, "stream.source.words", "> 0", words)
         expect(0 < test_fraction < 1, "stream.source.test_fraction", "in (0, 1)", test_fraction)

@@ -1,0 +1,94 @@
+"""What stream, learner and strategy ask of each other is refused in one line, before any training."""
+
+import pytest
+import torch
+
+from cl.assembly import build_strategy, build_stream
+from cl.cli.compose import compose
+from cl.errors import ConfigError, DataError
+from cl.learners.causal import looks_ahead
+from cl.learners.recurrent import GRU
+from cl.learners.ssm import StateSpace
+from cl.settings import Settings
+from cl.streams.base import StreamInfo
+
+CPU = torch.device("cpu")
+FEW = ["stream.samples=16", "stream.test_samples=8"]
+
+
+def built(root, words):
+    config = compose([*words, f"data.root={root}", "data.download=false"])
+    try:
+        stream = build_stream(config, Settings.of(config), CPU)
+    except DataError as error:
+        pytest.skip(str(error))
+    return build_strategy(config, stream, CPU)
+
+
+def refusal(root, words):
+    with pytest.raises(ConfigError) as caught:
+        built(root, words)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith("Expected `")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("learner", ["mlp", "cnn", "resnet18"])
+@pytest.mark.parametrize(
+    ("stream", "why"),
+    [
+        ("copy_memory", "every step has a label"),
+        ("n_back", "every step has a label"),
+        ("permuted_copy", "in bits"),
+        ("genesis", "every step has a label"),
+        ("product_reviews", "inputs are tokens"),
+    ],
+)
+def test_learners_that_read_no_sequences_are_refused_where_one_is_needed(data_root, stream, why, learner):
+    few = [] if stream in ("genesis", "product_reviews") else FEW
+    assert why in refusal(data_root, [f"stream={stream}", *few, f"learner={learner}"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["stream=recall_distance", "learner.outputs=steps"],
+        ["stream=adding", "learner.outputs=steps"],
+        ["stream=delayed_copy", "learner.outputs=sequence"],
+        ["stream=ntm_copy", "learner=ntm", "learner.outputs=sequence"],
+    ],
+)
+def test_outputs_that_do_not_suit_the_stream_are_refused(data_root, words):
+    assert "learner.outputs" in refusal(data_root, [*words, *FEW])
+
+
+AHEAD = [["learner.bidirectional=true"], ["learner=transformer", "learner.causal=false"]]
+
+
+@pytest.mark.parametrize("words", AHEAD)
+def test_learners_that_see_the_next_character_are_refused(data_root, words):
+    assert "sees the answer" in refusal(data_root, ["stream=genesis", *words])
+    built(data_root, ["stream=delayed_copy", *FEW, *words])  # elsewhere they may look ahead
+
+
+@pytest.mark.parametrize("learner", ["gru", "transformer", "tcn", "s4d", "conv_transformer", "gru_attention", "dnc"])
+def test_learners_that_do_not_look_ahead_model_language(data_root, learner):
+    built(data_root, ["stream=genesis", f"learner={learner}"])
+
+
+class Peeks(GRU):
+    """Sees the step after the present one, and says so nowhere."""
+
+    def read(self, x):
+        steps, real = super().read(x)
+        return torch.cat([steps[..., 1:], steps[..., :1]], 2), real
+
+
+@pytest.mark.parametrize(("kind", "ahead"), [(Peeks, True), (GRU, False), (StateSpace, False)])
+def test_a_look_ahead_of_one_step_is_found(kind, ahead):
+    info = StreamInfo("domain", 1, 4, ((0, 1, 2, 3),), (30,), 0, True, "steps", True, 5)
+    learner = kind((30,), 4, vocabulary=5, target="steps").train()
+    before = torch.get_rng_state()
+    assert looks_ahead(learner, info) is ahead
+    assert learner.training
+    assert torch.equal(before, torch.get_rng_state())
