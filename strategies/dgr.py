@@ -64,7 +64,7 @@ class DGR(Strategy):
         expect(targets in TARGETS, "strategy.targets", f"in {list(TARGETS)}", targets)
         expect(temperature > 0, "strategy.temperature", "> 0", temperature)
         expect(weighting in WEIGHTINGS, "strategy.weighting", f"in {list(WEIGHTINGS)}", weighting)
-        expect(info.target == "class", "stream.target", "'class' (one label a sample)", info.target)
+        expect(info.target == "class", "stream", "with one label a sample", info.target)
         self.replay_batch, self.weighting = replay_batch, weighting
         self.targets, self.temperature = targets, temperature
         self.generator = VAE(info.input_shape, hidden, latent, likelihood)

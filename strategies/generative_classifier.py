@@ -52,7 +52,7 @@ class GenerativeClassifier(Strategy):
     ) -> None:
         super().__init__(learner, info)
         expect(samples > 0, "strategy.samples", "> 0", samples)
-        expect(info.target == "class", "stream.target", "'class' (one label a sample)", info.target)
+        expect(info.target == "class", "stream", "with one label a sample", info.target)
         learner.requires_grad_(False)
         self.models = nn.ModuleList(VAE(info.input_shape, hidden, latent, likelihood) for _ in range(info.n_classes))
         draws = torch.randn(samples, latent, generator=generator(info.seed, "importance"))

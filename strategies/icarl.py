@@ -65,7 +65,7 @@ class ICaRL(Strategy):
             ("classifier", classifier, CLASSIFIERS),
         ):
             expect(value in choices, f"strategy.{name}", f"in {list(choices)}", value)
-        expect(info.target == "class", "stream.target", "'class' (one label a sample)", info.target)
+        expect(info.target == "class", "stream", "with one label a sample", info.target)
         self.keep, self.classifier, self.distillation = keep, classifier, distillation
         size, quota = (memory_size, None) if per == "all" else (memory_size * info.n_classes, memory_size)
         self.memory = Exemplars(size, sample_fields(info), info.n_classes, quota)

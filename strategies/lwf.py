@@ -62,7 +62,7 @@ class LwF(Strategy):
         expect(temperature > 0, "strategy.temperature", "> 0", temperature)
         expect(weighting in WEIGHTINGS, "strategy.weighting", f"in {list(WEIGHTINGS)}", weighting)
         expect(heads in HEADS, "strategy.heads", f"in {list(HEADS)}", heads)
-        expect(info.target != "real", "stream.target", "with classes for distillation", info.target)
+        expect(info.target != "real", "stream", "with classes for distillation", info.target)
         self.strength, self.temperature, self.compete = strength, temperature, compete
         self.weighting, self.heads = weighting, heads
         self.scale = temperature**2 if squared_temperature else 1.0
