@@ -1,5 +1,6 @@
 """Strategies on streams of sequences: a label a step with padding, tokens, regression; held to the same contract."""
 
+import dataclasses
 import functools
 import importlib
 
@@ -20,6 +21,7 @@ from cl.streams.sequences import Copy, GeneratedStream, Series
 from cl.testing import tiny
 from strategies.der import DER
 from strategies.derpp import DERpp
+from strategies.dgr import DGR
 from strategies.er_ace import ERACE
 from strategies.progressive import Progressive
 
@@ -53,22 +55,17 @@ def gru(info):
     return Exact(**facts(info), hidden=12, embedding=6)
 
 
-def kinds(strategy):
-    return [kind for kind in PROBLEMS if kind != "real" or strategy is not ERACE]
-
-
-CASES = [(strategy, fields, kind) for strategy, fields in REPLAY for kind in kinds(strategy)]
-CASES += [(Progressive, {"scale": 0.5}, kind) for kind in ("steps", "tokens")]
+SHORT, WHOLE = ("same_seed", "neutral", "bytes"), ("same_seed", "resume", "population", "neutral", "bytes")
+CASES = [(*pair, "steps", check) for pair in [*REPLAY, (Progressive, {"scale": 0.5})] for check in WHOLE]
+CASES += [(*pair, "tokens", check) for pair in [*REPLAY, (Progressive, {"scale": 0.5})] for check in SHORT]
+CASES += [(*pair, "real", check) for pair in REPLAY[:2] for check in WHOLE]
+CASES = [case for case in CASES if case[0].neutral is not None or case[3] != "neutral"]
 each = pytest.mark.parametrize(
-    ("strategy", "fields", "kind"), CASES, ids=[f"{strategy.__name__}-{kind}" for strategy, _, kind in CASES]
+    ("strategy", "fields", "kind", "check"), CASES, ids=[f"{s.__name__}-{kind}-{check}" for s, _, kind, check in CASES]
 )
 
 
-ASKED = ("same_seed", "resume", "population", "neutral", "bytes")
-
-
 @each
-@pytest.mark.parametrize("check", ASKED)
 def test_contract(strategy, fields, kind, check, monkeypatch):
     class One(strategy):
         """In one scenario, for speed."""
@@ -79,6 +76,31 @@ def test_contract(strategy, fields, kind, check, monkeypatch):
     for name in ("engine", "train"):
         monkeypatch.setattr(checks, name, functools.partial(getattr(tiny, name), make_learner=gru))
     getattr(checks, f"check_{check}")(One, fields | dict(strategy.small))
+
+
+class TinyRows(tiny.TinyStream):
+    """The tiny images read row by row, with one label a sample."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self._x = self._x[:, 0]
+        self.info = dataclasses.replace(self.info, input_shape=(4, 4), sequence=True)
+
+
+@pytest.mark.parametrize("check", ["same_seed", "resume", "population", "bytes"])
+def test_contract_of_a_recurrent_generator(check, monkeypatch):
+    class One(DGR):
+        """In one scenario, for speed."""
+
+        scenarios = ("class",)
+
+    def rows(*args, samples=40, **options):
+        return TinyRows(*args, samples=samples // 4, **options)
+
+    monkeypatch.setattr(checks, "TinyStream", rows)
+    for name in ("engine", "train"):
+        monkeypatch.setattr(checks, name, functools.partial(getattr(tiny, name), make_learner=gru))
+    getattr(checks, f"check_{check}")(One, {"hidden": (8,), "latent": 3, "generator": "recurrent"})
 
 
 def made(strategy, kind, scenario="domain", **fields):
