@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cl.errors import expect
+from cl.learners.cells import GRUCell
 from cl.seeding import normal
 from cl.streams.base import StreamInfo
 
@@ -17,26 +18,35 @@ CHUNK = 10  # codes a sample decoded at once when evidence is estimated
 
 
 class VAE(nn.Module):
-    """A fully connected variational autoencoder (Kingma and Welling 2014) with a standard normal prior.
+    """A variational autoencoder (Kingma and Welling 2014) with a standard normal prior, fully connected or recurrent.
 
     Args:
-        input_shape: shape of one sample.
+        input_shape: shape of one sample; of a recurrent one (T, D).
         hidden: units of the encoder's layers; the decoder mirrors them.
         latent: size Z of the code.
         likelihood: ``bernoulli`` (inputs in [0, 1], cross-entropy a pixel) or ``gaussian`` (unit variance), for inputs
             that are normalised otherwise.
+        recurrent: True makes the layers recurrent ones over the steps of a sequence, see `Reader` and `Writer`.
     """
 
-    def __init__(self, input_shape: Sequence[int], hidden: Sequence[int], latent: int, likelihood: str) -> None:
+    encoder: nn.Module
+    decoder: nn.Module
+
+    def __init__(
+        self, input_shape: Sequence[int], hidden: Sequence[int], latent: int, likelihood: str, recurrent: bool = False
+    ) -> None:
         super().__init__()
         expect(len(hidden) > 0 and all(h > 0 for h in hidden), "strategy.hidden", "a list of sizes > 0", list(hidden))
         expect(latent > 0, "strategy.latent", "> 0", latent)
         expect(likelihood in LIKELIHOODS, "strategy.likelihood", f"in {list(LIKELIHOODS)}", likelihood)
         self.input_shape, self.latent, self.likelihood = tuple(input_shape), latent, likelihood
         sizes = [math.prod(input_shape), *hidden]
-        self.encoder = _stack(sizes)
+        self.encoder = Reader(self.input_shape, hidden) if recurrent else _stack(sizes)
         self.mean, self.log_variance = nn.Linear(hidden[-1], latent), nn.Linear(hidden[-1], latent)
-        self.decoder = nn.Sequential(_stack([latent, *reversed(hidden)]), nn.Linear(hidden[0], sizes[0]))
+        if recurrent:
+            self.decoder = Writer(self.input_shape, [latent, *reversed(hidden)])
+        else:
+            self.decoder = nn.Sequential(_stack([latent, *reversed(hidden)]), nn.Linear(hidden[0], sizes[0]))
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log variance (B, Z) of q(z | x)."""
@@ -108,15 +118,66 @@ class VAE(nn.Module):
         expect(suits, "stream.normalise", rule, f"inputs in [{low:.3g}, {high:.3g}]")
 
 
-def generator_for(info: StreamInfo, hidden: Sequence[int], latent: int, likelihood: str) -> VAE:
+def generator_for(
+    info: StreamInfo, hidden: Sequence[int], latent: int, likelihood: str, recurrent: bool = False
+) -> VAE:
     """Return a `VAE` of the inputs of a stream.
 
     Raises:
         ConfigError: the inputs are tokens, or samples have more than one label.
     """
-    expect(info.target == "class", "stream.target", "'class' (one label a sample) for a generator", info.target)
-    expect(info.vocabulary == 0, "stream.vocabulary", "0 (inputs of numbers) for a generator", info.vocabulary)
-    return VAE(info.input_shape, hidden, latent, likelihood)
+    expect(info.target == "class", "stream", "with one label a sample for a generator", info.target)
+    expect(info.vocabulary == 0, "stream", "with inputs of numbers for a generator", f"{info.vocabulary} tokens")
+    return VAE(info.input_shape, hidden, latent, likelihood, recurrent)
+
+
+class Reader(nn.Module):
+    """Layers of gated recurrent units that read a sequence; their last state tells the code (Fabius 2015, section 2).
+
+    Fabius and van Amersfoort 2015, Variational recurrent auto-encoders (with a vanilla recurrent network).
+
+    Args:
+        shape: (T, D).
+        hidden: units of each layer.
+    """
+
+    def __init__(self, shape: Sequence[int], hidden: Sequence[int]) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        self.cells = nn.ModuleList([GRUCell(a, b) for a, b in itertools.pairwise([shape[1], *hidden])])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the last state (B, H) for x (B, T D) flattened."""
+        x = torch.unflatten(x, 1, self.shape)
+        for cell in self.cells:
+            x = cell(x)
+        return x[:, -1]
+
+
+class Writer(nn.Module):
+    """Layers of gated recurrent units that write a sequence from a code.
+
+    Differs from Fabius and van Amersfoort 2015: the code is an input at every step, as in Bowman et al. 2016, and not
+    the first state, and no output is fed back, so that training and generation do the same.
+
+    Args:
+        shape: (T, D).
+        sizes: size of the code, then units of each layer.
+    """
+
+    def __init__(self, shape: Sequence[int], sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.steps = shape[0]
+        self.cells = nn.ModuleList([GRUCell(a, b) for a, b in itertools.pairwise(sizes)])
+        self.out = nn.Linear(sizes[-1], shape[1])
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return the outputs (..., T D) flattened for codes z (..., Z)."""
+        h = z.reshape(-1, 1, z.shape[-1]).expand(-1, self.steps, -1)
+        for cell in self.cells:
+            h = cell(h)
+        out: Tensor = self.out(h)
+        return out.reshape(*z.shape[:-1], -1)
 
 
 def _stack(sizes: Sequence[int]) -> nn.Sequential:

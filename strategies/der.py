@@ -9,6 +9,7 @@ from cl.batch import Batch
 from cl.errors import expect
 from cl.learners.base import Learner
 from cl.memory import Reservoir, join, sample_fields
+from cl.objectives import IGNORE
 from cl.strategy import Aux, Paper, Strategy
 from cl.streams.base import StreamInfo
 
@@ -18,7 +19,9 @@ class DER(Strategy):
 
     z are the logits at the time a sample entered the reservoir; the square is a mean over samples and outputs, as in
     the authors' code. Of separate heads a sample's own is matched alone. With growing heads the target of a class that
-    was not met yet is 0; the paper has one head with all outputs from the start, `learner.head=single`.
+    was not met yet is 0; the paper has one head with all outputs from the start, `learner.head=single`. With a label a
+    step, z are the logits (T, C) of all steps, and those of steps that have a label are matched: the others (padding
+    among them) are never asked for. In regression the outputs themselves are matched.
 
     Args:
         learner, info: see `Strategy`.
@@ -49,28 +52,38 @@ class DER(Strategy):
         super().__init__(learner, info)
         expect(replay_batch is None or replay_batch > 0, "strategy.replay_batch", "> 0 or null", replay_batch)
         expect(alpha >= 0, "strategy.alpha", ">= 0", alpha)
-        expect(info.target == "class", "stream.target", "'class' (one label a sample)", info.target)
         self.replay_batch, self.alpha = replay_batch, alpha
-        self.memory = Reservoir(memory_size, {**sample_fields(info), "logits": torch.zeros(info.n_classes)})
+        sample = sample_fields(info)
+        steps = sample["y"].shape if info.target == "steps" else ()
+        self.memory = Reservoir(memory_size, {**sample, "logits": torch.zeros(*steps, info.n_classes)})
 
     def loss(self, batch: Batch) -> tuple[Tensor, Aux]:
         """Return the loss (), and the logits (B, C) of the batch for the memory; one forward pass for both parts."""
-        size, both, fields, valid = len(batch.y), batch, None, None
-        if self.alpha > 0:
-            fields, valid = self.memory.sample(self.replay_batch or size, batch.key, purpose="logits")
-            both = join(batch, fields)
+        if self.alpha == 0:
+            own = self.logits(batch.x, batch.task)
+            return self.criterion(own, batch), self.kept(own, batch)
+        fields, valid = self.memory.sample(self.replay_batch or len(batch.y), batch.key, purpose="logits")
+        both, size = join(batch, fields), len(batch.y)
         logits = self.logits(both.x, both.task)
-        loss = self.criterion(logits[:size], batch)
-        if fields is not None and valid is not None:
-            squares = self.within(logits[size:] - fields["logits"], fields["task"]).square().sum(1)
-            outputs = self.within(torch.ones_like(fields["logits"]), fields["task"]).sum(1)
-            loss = loss + self.alpha * (squares / outputs * valid).sum() / valid.sum().clamp_min(1)
-        return loss, {"logits": self.within(logits[:size].detach(), batch.task)}
+        asked = self.asked(fields["logits"], fields["y"], fields["task"])
+        squares = torch.where(asked, logits[size:] - fields["logits"], 0.0).square().flatten(1).sum(1)
+        squares = squares / asked.flatten(1).sum(1).clamp_min(1)
+        past = (squares * valid).sum() / valid.sum().clamp_min(1)
+        return self.criterion(logits[:size], batch) + self.alpha * past, self.kept(logits[:size], batch)
 
-    def within(self, logits: Tensor, task: Tensor) -> Tensor:
-        """Return logits (B, C) with 0 for the outputs that are not allowed now."""
+    def kept(self, logits: Tensor, batch: Batch) -> Aux:
+        """Return what the memory keeps of the logits (B, C) or (B, T, C) of a batch."""
+        return {"logits": torch.where(self.asked(logits, batch.y, batch.task), logits.detach(), 0.0)}
+
+    def asked(self, logits: Tensor, y: Tensor, task: Tensor) -> Tensor:
+        """Return which logits (B, C) or (B, T, C) count: outputs that are allowed now, at steps with a label."""
         allowed = self.allowed(task)
-        return logits if allowed is None else torch.where(allowed, logits, 0.0)
+        asked = torch.ones_like(logits, dtype=torch.bool)
+        if self.info.target == "steps":
+            asked = asked & (y != IGNORE)[..., None]
+        if allowed is None:
+            return asked
+        return asked & (allowed[:, None] if allowed.dim() == 2 and logits.dim() == 3 else allowed)
 
     def remember(self, batch: Batch, aux: Aux) -> None:
         """Offer the batch and its logits to the reservoir."""

@@ -18,6 +18,7 @@ from cl.streams.base import StreamInfo, Task
 
 TARGETS = ("hard", "soft")
 WEIGHTINGS = ("tasks", "sum")
+GENERATORS = ("connected", "recurrent")
 
 
 class DGR(Strategy):
@@ -29,6 +30,7 @@ class DGR(Strategy):
     Args:
         learner, info: see `Strategy`.
         hidden, latent, likelihood: the generator, see `cl.generative.VAE`.
+        generator: ``connected``, or ``recurrent`` layers over the steps, for streams of sequences.
         replay_batch: samples generated a step; None = as many as the incoming batch.
         targets: ``hard`` (the old network's most likely class; Shin et al.) or ``soft`` (distillation; van de Ven).
         temperature: T > 0 of soft targets; their loss is multiplied by T^2 (Hinton et al. 2015).
@@ -58,15 +60,19 @@ class DGR(Strategy):
         targets: str = "soft",
         temperature: float = 2.0,
         weighting: str = "tasks",
+        generator: str = "connected",
     ) -> None:
         super().__init__(learner, info)
         expect(replay_batch is None or replay_batch > 0, "strategy.replay_batch", "> 0 or null", replay_batch)
         expect(targets in TARGETS, "strategy.targets", f"in {list(TARGETS)}", targets)
         expect(temperature > 0, "strategy.temperature", "> 0", temperature)
         expect(weighting in WEIGHTINGS, "strategy.weighting", f"in {list(WEIGHTINGS)}", weighting)
+        sequences = info.sequence and info.vocabulary == 0
+        known = GENERATORS if sequences else GENERATORS[:1]
+        expect(generator in known, "strategy.generator", f"in {list(known)} on this stream", generator)
         self.replay_batch, self.weighting = replay_batch, weighting
         self.targets, self.temperature = targets, temperature
-        self.generator = generator_for(info, hidden, latent, likelihood)
+        self.generator = generator_for(info, hidden, latent, likelihood, generator == "recurrent")
         self.k = 0
         self.teacher: Learner | None = None
         self.dreamer: VAE | None = None

@@ -19,7 +19,8 @@ class ERACE(ER):
     """Asymmetric cross-entropy (Caccia et al. 2022).
 
     The loss of the incoming batch runs over the classes in that batch alone, the loss of the replayed samples over all
-    classes the scenario allows: L = L_ce(incoming, C_current) + w L_ce(replay, C_old and C_current).
+    classes the scenario allows: L = L_ce(incoming, C_current) + w L_ce(replay, C_old and C_current). With a label
+    a step, C_current are the labels of all steps of the batch.
 
     Args:
         learner, info: see `Strategy`.
@@ -49,14 +50,14 @@ class ERACE(ER):
     ) -> None:
         super().__init__(learner, info, memory_size, memory, groups, replay_batch, draw, "sum", replay_weight)
         expect(replay_batch is None or replay_batch > 0, "strategy.replay_batch", "> 0 or null", replay_batch)
-        expect(info.target == "class", "stream.target", "'class' (one label a sample)", info.target)
+        expect(info.target != "real", "stream", "with classes (er_ace limits a cross-entropy to some)", info.target)
 
     def loss(self, batch: Batch) -> Tensor | tuple[Tensor, Aux]:
         """Return the asymmetric loss ()."""
         fields, valid = self.recall(batch)
         both, size = join(batch, fields), len(batch.y)
         logits = self.logits(both.x, both.task)
-        current = (batch.y[:, None] == torch.arange(self.info.n_classes, device=batch.y.device)).any(0)
+        current = (batch.y.flatten()[:, None] == torch.arange(self.info.n_classes, device=batch.y.device)).any(0)
         among = current | (torch.arange(len(both.y), device=current.device) >= size)[:, None]
         losses = self.per_sample(mask_logits(logits, among), both)
         return losses[:size].mean() + self.replay_weight * (losses[size:] * valid).sum() / valid.sum().clamp_min(1)

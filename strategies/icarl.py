@@ -69,7 +69,7 @@ class ICaRL(Strategy):
         ):
             expect(value in choices, f"strategy.{name}", f"in {list(choices)}", value)
         expect(temperature > 0, "strategy.temperature", "> 0", temperature)
-        expect(info.target == "class", "stream.target", "'class' (one label a sample)", info.target)
+        expect(info.target == "class", "stream", "with one label a sample", info.target)
         self.keep, self.classifier, self.distillation, self.temperature = keep, classifier, distillation, temperature
         size, quota = (memory_size, None) if per == "all" else (memory_size * info.n_classes, memory_size)
         self.memory = Exemplars(size, sample_fields(info), info.n_classes, quota)

@@ -67,7 +67,7 @@ class LwF(Strategy):
         expect(weighting in WEIGHTINGS, "strategy.weighting", f"in {list(WEIGHTINGS)}", weighting)
         expect(heads in AVERAGES, "strategy.heads", f"in {list(AVERAGES)}", heads)
         expect(outputs in AVERAGES, "strategy.outputs", f"in {list(AVERAGES)}", outputs)
-        expect(info.target != "real", "stream.target", "with classes for distillation", info.target)
+        expect(info.target != "real", "stream", "with classes for distillation", info.target)
         self.strength, self.temperature, self.compete = strength, temperature, compete
         self.weighting, self.heads, self.outputs = weighting, heads, outputs
         self.scale = temperature**2 if squared_temperature else 1.0

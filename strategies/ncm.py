@@ -56,7 +56,7 @@ class NCM(Frozen):
         self.normalise, self.space = normalise, space
         if not isinstance(learner.head, nn.Linear):
             raise ConfigError(f"Expected `learner.head` a linear layer over features, got {learner.head}")
-        expect(info.target == "class", "stream.target", "'class' (one label a sample)", info.target)
+        expect(info.target == "class", "stream", "with one label a sample", info.target)
         numbers = space == "features" or info.vocabulary == 0
         expect(numbers, "strategy.space", "'features' where inputs are tokens", space)
         width = math.prod(info.input_shape) if space == "inputs" else learner.head.in_features

@@ -55,7 +55,7 @@ class OGD(Strategy):
         super().__init__(learner, info)
         expect(samples >= 0, "strategy.samples", ">= 0", samples)
         expect(outputs in OUTPUTS, "strategy.outputs", f"in {list(OUTPUTS)}", outputs)
-        expect(info.target == "class", "stream.target", "'class' for orthogonal gradients", info.target)
+        expect(info.target == "class", "stream", "with one label a sample for ogd", info.target)
         expect(project in PROJECTS, "strategy.project", f"in {list(PROJECTS)}", project)
         self.samples, self.outputs, self.steps = samples, outputs, project == "step"
         trained = {f"learner.{n}": p.numel() for n, p in learner.named_parameters() if p.requires_grad}

@@ -1,52 +1,19 @@
 """Progressive neural networks: a column per task, with lateral connections from the frozen columns before it."""
 
-from collections.abc import Sequence
-from copy import deepcopy
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from cl import objectives
 from cl.errors import ConfigError, expect
 from cl.learners.base import Learner
-from cl.learners.coded import CodedHead
+from cl.learners.lateral import Lateral, first_layer, opened, through
+from cl.learners.sequence import SequenceLearner
 from cl.seeding import seeded
 from cl.strategy import Paper, Strategy
 from cl.streams.base import StreamInfo
 
 ADAPTERS = ("nonlinear", "linear", "none")
-
-
-class Lateral(nn.Module):
-    """What a layer of a new column receives from the layer below in the earlier columns (paper, equations 1 and 2).
-
-    Args:
-        layer: the new column's layer, U is of its kind without a bias; None where U is the layer itself.
-        width: units or channels of one column's hidden layer below.
-        columns: number of earlier columns.
-        kind: ``nonlinear``, U relu(V alpha h), or ``linear``, U V alpha h.
-        scale: the scalars alpha, one for each earlier column, start uniform in [0, scale).
-    """
-
-    def __init__(self, layer: nn.Module | None, width: int, columns: int, kind: str, scale: float) -> None:
-        super().__init__()
-        self.kind = kind
-        self.alpha = nn.Parameter(scale * torch.rand(columns))
-        self.reduce = nn.Parameter(torch.empty(width, columns * width))
-        nn.init.kaiming_uniform_(self.reduce, a=5**0.5)
-        self.project: nn.Module = nn.Identity()
-        if isinstance(layer, nn.Linear | nn.Conv2d | CodedHead):
-            self.project = deepcopy(layer)
-            weights = self.project.bits if isinstance(self.project, CodedHead) else self.project
-            weights.register_parameter("bias", None)
-            weights.reset_parameters()
-
-    def forward(self, hidden: Sequence[Tensor]) -> Tensor:
-        """Return V alpha h, one column's width wide, from the hidden layer (B, width, ...) of each earlier column."""
-        scaled = torch.cat([a * h for a, h in zip(self.alpha, hidden, strict=True)], 1)
-        z = torch.einsum("oc,bc...->bo...", self.reduce, scaled)
-        return z.relu() if self.kind == "nonlinear" else z
 
 
 class Progressive(Strategy):
@@ -57,9 +24,10 @@ class Progressive(Strategy):
     grow with the number of columns.
 
     Args:
-        learner: the first column, a learner of blocks (mlp, cnn, resnet); later columns are made as it was. The lateral
-            enters before normalisation and activation; blocks of several layers (residual blocks) receive it at their
-            input, so that U is W itself.
+        learner: the first column, a learner of blocks (mlp, cnn, resnet, all learners of sequences); later columns are
+            made as it was. The lateral enters before normalisation and activation; blocks of several layers (residual
+            blocks) and those of sequences (recurrent, attention, convolution over time) receive it at their input, of
+            sequences at every step, so that U is W itself.
         info: see `Strategy`.
         adapter: ``nonlinear`` (paper, eq. 2), ``linear`` (eq. 1 with V) or ``none`` (no laterals).
         scale: upper end of the uniform draw of each alpha; the paper says "random small values".
@@ -76,10 +44,13 @@ class Progressive(Strategy):
         super().__init__(learner, info)
         expect(adapter in ADAPTERS, "strategy.adapter", f"in {list(ADAPTERS)}", adapter)
         expect(scale >= 0, "strategy.scale", ">= 0", scale)
-        if type(learner).activations is not Learner.activations:
-            raise ConfigError(
-                f"Expected `learner` of plain blocks (mlp, cnn, resnet) for progressive, got {type(learner).__name__}"
-            )
+        base = SequenceLearner if isinstance(learner, SequenceLearner) else Learner
+        for method in ("activations", "run", "through"):
+            if getattr(type(learner), method, None) is not getattr(base, method, None):
+                raise ConfigError(
+                    "Expected `learner` of plain blocks (mlp, cnn, resnet, a learner of sequences) for progressive, "
+                    f"got {type(learner).__name__}"
+                )
         self.adapter, self.scale = adapter, scale
         self.earlier = nn.ModuleList()
         self.laterals = nn.ModuleList()
@@ -107,7 +78,7 @@ class Progressive(Strategy):
         return self
 
     def column(self, k: int, x: Tensor) -> Tensor:
-        """Return the logits (B, C) of column k."""
+        """Return the logits (B, C) or (B, T, C) of column k."""
         columns = [*self.earlier, self.learner]
         below: list[list[Tensor]] = []
         for c, column in enumerate(columns[: k + 1]):
@@ -115,17 +86,18 @@ class Progressive(Strategy):
                 continue
             found = self.laterals[c - 1].children() if c > 0 else ()
             laterals = [module for module in found if isinstance(module, Lateral)]
-            h, hidden = x, []
+            (h, told), hidden = opened(column, x), []
             for i, block in enumerate(column.blocks):
                 if i > 0 and laterals:
-                    h = through(block, h, laterals[i - 1]([b[i - 1] for b in below]), laterals[i - 1].project)
+                    h = through(block, h, laterals[i - 1]([b[i - 1] for b in below]), laterals[i - 1].project, told)
                 else:
-                    h = block(h)
+                    h = block(h, *told)
                 hidden.append(h)
             below.append(hidden)
-        logits: Tensor = column.head(column.pool(h))
+        logits: Tensor = column.head(column.pool(h, *told))
         if laterals:
-            logits = logits + laterals[-1].project(column.pool(laterals[-1]([b[-1] for b in below[:-1]])))
+            lateral = column.pool(laterals[-1]([b[-1] for b in below[:-1]]), *told)
+            logits = logits + laterals[-1].project(lateral)
         return logits
 
     def logits(self, x: Tensor, task: Tensor | None = None) -> Tensor:
@@ -136,25 +108,3 @@ class Progressive(Strategy):
         """Ask the column of the task; the newest one for a task not met yet."""
         assert task is not None
         return objectives.mask_logits(self.column(min(task, len(self.earlier)), x), self.allowed_at_test(task))
-
-
-def first_layer(block: nn.Module) -> nn.Module | None:
-    """Return the first weight layer of a plain sequence, None for any other block."""
-    layers = [m for m in block if isinstance(m, nn.Linear | nn.Conv2d)] if isinstance(block, nn.Sequential) else []
-    return layers[0] if layers else None
-
-
-def through(block: nn.Module, x: Tensor, z: Tensor, project: nn.Module) -> Tensor:
-    """Return the block's output for its own input x and the reduced lateral input z, both (B, width, ...)."""
-    entry = first_layer(block)
-    if entry is None or not isinstance(block, nn.Sequential):
-        out: Tensor = block(x + z)
-        return out
-    waiting = True
-    for module in block:
-        x = module(x)
-        if module is entry:
-            x, waiting = x + project(z), False
-        elif waiting:
-            z = module(z)
-    return x

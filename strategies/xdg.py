@@ -16,7 +16,9 @@ from cl.streams.base import StreamInfo
 class XdG(Strategy):
     """Switch off, for each task, a fixed random share of the units (channels) of every hidden layer.
 
-    By itself it lowers the overlap between tasks; the paper combines it with SI or EWC (see `strategies.combined`).
+    By itself it lowers the overlap between tasks; the paper combines it with SI or EWC (see `strategies.combined`). In
+    networks for sequences the outputs of a block are gated at every step, not the recurrent state inside it: a unit
+    that is off still acts on the later steps of its own layer.
 
     Args:
         learner: see `Strategy`.

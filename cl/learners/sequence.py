@@ -66,16 +66,16 @@ class SequenceLearner(Learner):
         expect(facts.reading in readout.READINGS, "learner.reading", f"in {list(readout.READINGS)}", facts.reading)
         expect(facts.outputs in OUTPUTS, "learner.outputs", f"in {list(OUTPUTS)}", facts.outputs)
         expect(facts.embedding > 0, "learner.embedding", "> 0", facts.embedding)
-        expect(1 <= len(shape) <= 3, "stream.input_shape", "(T,), (T, D) or (C, H, W) for a sequence", shape)
+        expect(1 <= len(shape) <= 3, "stream", "with samples of shape (T,), (T, D) or (C, H, W) for a sequence", shape)
         self.facts = facts
         self.each = facts.target == "steps"
         asked = "steps" if self.each else "sequence"
         rule = f"'auto' or {asked!r} where the stream asks for one answer a {'step' if self.each else 'sample'}"
         expect(facts.outputs in ("auto", asked), "learner.outputs", rule, facts.outputs)
         self.length = shape[1] if len(shape) == 3 else shape[0]
-        expect(facts.vocabulary >= 0, "stream.vocabulary", ">= 0", facts.vocabulary)
+        expect(facts.vocabulary >= 0, "learner.vocabulary", ">= 0", facts.vocabulary)
         if facts.vocabulary > 0:
-            expect(len(shape) == 1, "stream.input_shape", "(T,) for tokens", shape)
+            expect(len(shape) == 1, "stream", "with samples of shape (T,) for tokens", shape)
             self.inputs = facts.embedding
         else:
             self.inputs = {1: 1, 2: shape[-1], 3: shape[0] * shape[-1]}[len(shape)]

@@ -128,7 +128,7 @@ def test_numbers_rows_and_images_are_read_as_sequences(name, shape):
 
 @each
 def test_more_dimensions_are_refused(name):
-    with pytest.raises(ConfigError, match=r"stream\.input_shape"):
+    with pytest.raises(ConfigError, match=r"`stream` with samples of shape"):
         build(name, (2, 3, 4, 5))
 
 

@@ -168,3 +168,52 @@ def test_the_learner_is_not_trained():
     running.run()
     assert isinstance(running.strategy.learner, MLP)
     assert all(torch.equal(before[n], t) for n, t in running.strategy.learner.state_dict().items())
+
+
+@pytest.fixture
+def sequential():
+    with seeded(0, "vae"):
+        return VAE((5, 3), (7, 6), 2, "bernoulli", recurrent=True)
+
+
+def test_a_recurrent_generator_is_its_layers_one_step_at_a_time(sequential):
+    """Against torch's cells: the code is read off the last state, and is an input at every step of the writer."""
+
+    def layer(cell, inputs):
+        alone = torch.nn.GRUCell(cell.kernel.input_size, cell.size)
+        own = (cell.kernel.weight_ih_l0, cell.kernel.weight_hh_l0, cell.kernel.bias_ih_l0, cell.kernel.bias_hh_l0)
+        for p, value in zip((alone.weight_ih, alone.weight_hh, alone.bias_ih, alone.bias_hh), own, strict=True):
+            p.data.copy_(value)
+        state, found = torch.zeros(len(inputs[0]), cell.size), []
+        for now in inputs:
+            state = alone(now, state)
+            found.append(state)
+        return found
+
+    x = torch.rand(4, 5, 3)
+    states = list(x.unbind(1))
+    for cell in sequential.encoder.cells:
+        states = layer(cell, states)
+    mean, log_variance = sequential.encode(x)
+    torch.testing.assert_close(mean, sequential.mean(states[-1]))
+    z = mean + (0.5 * log_variance).exp() * normal(KEY, (4, 2), "code")
+    states = [z] * 5
+    assert [cell.size for cell in sequential.decoder.cells] == [6, 7]
+    for cell in sequential.decoder.cells:
+        states = layer(cell, states)
+    out = torch.stack([sequential.decoder.out(state) for state in states], 1)
+    likelihood = torch.distributions.Bernoulli(logits=out, validate_args=False).log_prob(x).flatten(1).sum(1)
+    divergence = kl_divergence(Normal(mean, (0.5 * log_variance).exp()), Normal(0.0, 1.0)).sum(1)
+    torch.testing.assert_close(sequential.losses(x, KEY, "code"), divergence - likelihood)
+
+
+def test_what_a_recurrent_generator_draws(sequential):
+    drawn = sequential.sample(6, KEY, "dream")
+    assert drawn.shape == (6, 5, 3)
+    codes = torch.stack([normal(KEY, (6, 2), "dream"), torch.zeros(6, 2)])
+    torch.testing.assert_close(sequential.decoder(codes)[0].sigmoid().reshape(6, 5, 3), drawn)
+
+
+def test_a_recurrent_generator_is_for_sequences():
+    with pytest.raises(ConfigError, match=r"`strategy\.generator` in \['connected'\] on this stream, got 'recurrent'"):
+        engine(DGR, TinyStream("class"), **SMALL, generator="recurrent")
