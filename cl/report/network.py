@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from cl.metrics.base import mean_where
 from cl.report.figure import Figure, HeatMap, Panel, Table
 from cl.report.member import Member
 from cl.statistics.intervals import interval
@@ -91,10 +92,12 @@ def by_layer(members: Sequence[Member], name: str) -> Figure | None:
     for i, m in enumerate(shown):
         values = m.seen[name][1][:, -1]
         if told_by_task:
-            if values.shape[1] < 2:
-                return None
-            values = np.nanmean(values[:, :-1], axis=1)
-        points.append(m.beside(x, values, i, len(shown)))
+            old = np.moveaxis(values[:, :-1], 1, 2)
+            values = mean_where(old, np.isfinite(old))
+        if np.isfinite(values).any():
+            points.append(m.beside(x, values, i, len(shown)))
+    if not points:
+        return None
     where = " Mean over all tasks but the last, at the end of the run." if told_by_task else " At the end of the run."
     return Figure(
         f"layers_{name}",

@@ -1,6 +1,7 @@
 """Measures that need the network, against numpy, scikit-learn and numbers worked by hand."""
 
 import io
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn.neighbors import NearestCentroid
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
+from cl import objectives
 from cl.build import construct, locate
 from cl.cli.compose import compose
 from cl.engine import Engine
@@ -52,6 +54,10 @@ def engine(
     training = TrainingOptions(epochs=epochs, batch_size=16)
     strategy = make(learner, stream.info)
     return Engine(strategy, stream, adam, training, EvaluationOptions(), measures=measures, **options)
+
+
+def strategy_class(name: str) -> Any:
+    return locate(compose([f"strategy={name}"])["strategy"]["_target_"], "strategy._target_")
 
 
 def values(results: Results, name: str) -> np.ndarray:
@@ -301,6 +307,43 @@ def test_strategies_that_freeze_or_grow_can_be_looked_at(name: str) -> None:
     measures = [made() for made in MAKERS.values()]
     options = TrainingOptions(epochs=1, batch_size=16)
     results = Engine(strategy, stream, adam, options, EvaluationOptions(), measures=measures).run()
-    assert "probe_all" in results.measures
+    looked_into = name in ("frozen", "ncm")  # by the others' answers, more than the learner speaks
+    assert ("probe_all" in results.measures) == looked_into
+    dormant = results.measures.get("dormant_units", {"values": np.full(1, np.nan)})["values"]
+    assert np.isfinite(dormant[-1]).all() == looked_into
     for quantity in results.measures.values():
         assert not np.isinf(quantity["values"]).any()
+
+
+@pytest.mark.parametrize("name", ["naive", "xdg", "hat", "separate", "warm_start", "progressive", "packnet"])
+def test_the_network_that_is_looked_into_is_the_one_that_answers(name: str) -> None:
+    """Where a strategy says which network it asks, that network's outputs are the strategy's."""
+    made = engine([], "task", epochs=1, make=Strategy if name == "naive" else strategy_class(name))
+    made.run()
+    strategy = made.strategy.eval()
+    x = made.stream.test(0).storage[:5].float()
+    found = 0
+    for j in range(3):
+        network = strategy.network(j)
+        if network is not None:
+            found += 1
+            expected = objectives.mask_logits(network.learner(x, network.gates), strategy.allowed_at_test(j))
+            torch.testing.assert_close(strategy.predict(x, j), expected)
+    assert found == {"packnet": 0, "progressive": 1}.get(name, 3)
+
+
+def test_of_separate_networks_nothing_drifts() -> None:
+    measures: list[Measure] = [drift.FeatureDrift(), drift.WeightDrift(), interference.Interference(), probes.Probes()]
+    results = engine([*measures, MAKERS["savings"]()], "task", epochs=2, make=strategy_class("separate")).run()
+    assert np.nanmax(values(results, "feature_drift")) == 0
+    assert np.isnan(values(results, "weight_drift")[1:]).all()  # not the way from one network to another
+    probed = values(results, "probe_task")
+    np.testing.assert_array_equal(probed[2], np.diagonal(probed))
+    assert "gradient_cosine" not in results.measures
+    assert "savings" not in results.measures
+
+
+def test_gated_units_are_silent_in_what_is_seen_of_them() -> None:
+    """With 3 of 4 units off in every task, as many are dormant at least."""
+    made = engine([plasticity.Plasticity()], "task", epochs=2, make=partial(strategy_class("xdg"), share=0.75))
+    assert (values(made.run(), "dormant_units") >= 0.75).all()

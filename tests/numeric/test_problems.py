@@ -221,7 +221,7 @@ def test_draws_are_a_function_of_the_key(problem):
     assert torch.equal(one[0], two[0])
     assert torch.equal(one[1], two[1])
     assert not torch.equal(one[0], other[0])
-    if problem.lag is None:
+    if problem.counts is None:
         with pytest.raises(ConfigError, match="distance"):
             problem.at(3)
     else:
