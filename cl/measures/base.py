@@ -20,6 +20,7 @@ from cl.streams.data import Data
 
 Array = NDArray[np.float64]
 log = logging.getLogger(__name__)
+OVER_RUN = ("task trained", "after task")  # axes that count what was measured when
 BATCH = 250  # samples a forward pass; memory alone depends on it
 
 
@@ -136,8 +137,6 @@ def scores(strategy: Strategy, stream: Stream, data: Data, j: int) -> tuple[Tens
     return torch.cat([s for s, _ in found]).double().cpu(), torch.cat([y for _, y in found]).cpu()
 
 
-
-
 @torch.no_grad()
 def activations(network: Network, data: Data) -> list[Tensor]:
     """Return the output of every block, averaged over places or real time steps: (n, width) each, float64, CPU."""
@@ -171,5 +170,6 @@ def stacked(rows: list[Tensor]) -> Array:
 
 
 def known(**quantities: Quantity) -> dict[str, Quantity]:
-    """Return the quantities of which there is a number."""
-    return {name: quantity for name, quantity in quantities.items() if np.isfinite(quantity.values).any()}
+    """Return the quantities of which there is a number; after the last task, where they are told task after task."""
+    newest = {n: q.values[-1:] if q.axes[0] in OVER_RUN else q.values for n, q in quantities.items()}
+    return {name: quantity for name, quantity in quantities.items() if np.isfinite(newest[name]).any()}

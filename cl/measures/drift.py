@@ -16,8 +16,8 @@ def padded(rows: Sequence[Array], shape: tuple[int, ...]) -> Array:
     """Return rows of growing size as one array (len(rows), *shape), NaN where a row has nothing."""
     full = np.full((len(rows), *shape), np.nan)
     for i, row in enumerate(rows):
-        inside = tuple(slice(n) for n in row.shape)
-        full[i][inside] = row
+        where = (slice(i, i + 1), *(slice(n) for n in row.shape))
+        full[where] = row
     return full
 
 

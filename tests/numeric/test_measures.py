@@ -309,8 +309,7 @@ def test_strategies_that_freeze_or_grow_can_be_looked_at(name: str) -> None:
     results = Engine(strategy, stream, adam, options, EvaluationOptions(), measures=measures).run()
     looked_into = name in ("frozen", "ncm")  # by the others' answers, more than the learner speaks
     assert ("probe_all" in results.measures) == looked_into
-    dormant = results.measures.get("dormant_units", {"values": np.full(1, np.nan)})["values"]
-    assert np.isfinite(dormant[-1]).all() == looked_into
+    assert ("dormant_units" in results.measures) == looked_into
     for quantity in results.measures.values():
         assert not np.isinf(quantity["values"]).any()
 
