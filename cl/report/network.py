@@ -61,8 +61,9 @@ def read_outs(members: Sequence[Member]) -> Figure | None:
     for kind, title in READ_OUTS.items():
         points = []
         for i, m in enumerate(shown):
-            values = m.group.accuracy[:, -1] if kind == "own" else m.seen[kind][1][:, -1]
-            points.append(m.beside(x, values, i, len(shown), (0, 1)))
+            met = m.seen["probe_all"][1].shape[1]  # tasks: fewer than K of an unfinished run
+            values = m.group.accuracy[:, met, :met] if kind == "own" else m.seen[kind][1][:, -1]
+            points.append(m.beside(x[:met], values, i, len(shown), (0, 1)))
         panels.append(Panel(title, tuple(points)))
     return Figure(
         "read_outs",
@@ -144,17 +145,24 @@ def _matrix(members: Sequence[Member], name: str, title: str, reading: str, **op
     if not shown:
         return None
     found = [interval(m.seen[name][1][:, -1]) for m in shown]
+    rows, columns = (max(f.mean.shape[i] for f in found) for i in (0, 1))  # unfinished runs met fewer tasks
     return HeatMap(
         name,
         title,
         reading,
         tuple(m.label for m in shown),
         tuple(m.style for m in shown),
-        tuple(f.mean for f in found),
-        tuple(f.half for f in found),
+        tuple(_grown(f.mean, rows, columns) for f in found),
+        tuple(_grown(f.half, rows, columns) for f in found),
         first_row=1,
         **options,  # type: ignore[arg-type]
     )
+
+
+def _grown(matrix: Array, rows: int, columns: int) -> Array:
+    """Return a matrix with empty rows and columns added."""
+    missing = ((0, rows - matrix.shape[0]), (0, columns - matrix.shape[1]))
+    return np.pad(matrix, missing, constant_values=np.nan)
 
 
 def confusions(members: Sequence[Member]) -> HeatMap | None:
