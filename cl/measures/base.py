@@ -100,8 +100,8 @@ class Measure:
         """
         found = [strategy.network(told(stream, j)) for j in range(k + 1)]
         if None in found and not self._noted:
-            who, what = type(strategy).__name__, type(self).__name__.lower()
-            log.warning("%s answers with more than its learner: measures.%s leaves out what it cannot see", who, what)
+            who, what = type(strategy).__name__, type(self).__name__
+            log.warning("%s answers with more than its learner: %s leaves out what it cannot see", who, what)
             self._noted = True
         return found
 

@@ -203,7 +203,8 @@ def attention(members: Sequence[Member]) -> Figure | None:
     return Figure(
         "attention_by_distance",
         "Attention against distance",
-        "Attention that a step pays to the step this far before it, mean over heads and places, at the end of the run.",
+        "Attention that a step pays to the step this far before it, mean over heads and places, at the end of the run. "
+        "A readout that attends is the last layer.",
         "steps back",
         "attention",
         tuple(panels),
@@ -246,14 +247,15 @@ def addresses(members: Sequence[Member]) -> list[HeatMap]:
             values = m.seen[name][1][0, -1]
             by_shape.setdefault(values.shape, []).append((m, name, values))
     several = len(by_shape) > 1
-    return [_addresses(found, "_" + "x".join(map(str, shape)) if several else "") for shape, found in by_shape.items()]
+    return [_addresses(found, several) for found in by_shape.values()]
 
 
-def _addresses(found: Sequence[tuple[Member, str, Array]], suffix: str) -> HeatMap:
-    nothing = np.full(found[0][2].shape, np.nan)
+def _addresses(found: Sequence[tuple[Member, str, Array]], several: bool) -> HeatMap:
+    slots, steps = found[0][2].shape
+    nothing = np.full((slots, steps), np.nan)
     return HeatMap(
-        f"addresses{suffix}",
-        "Use of the external memory",
+        f"addresses_{slots}x{steps}" if several else "addresses",
+        f"Use of the external memory, {slots} slots" if several else "Use of the external memory",
         "Where the heads stand at every step of one test sample of the last task, at the end of the run, first seed. A "
         "bright cell is a head on that slot at that step. What is read where it was written, later, was remembered.",
         tuple(f"{m.label}: {name.split('_')[0]}" for m, name, _ in found),

@@ -19,11 +19,13 @@ from cl.cli.compose import compose
 from cl.engine import Engine
 from cl.evaluator import EvaluationOptions
 from cl.learners.mlp import MLP
+from cl.learners.recurrent import GRU
 from cl.measures import drift, events, interference, plasticity, predictions, probes, savings
-from cl.measures.base import Measure
+from cl.measures.base import Measure, activations
 from cl.results import Results
 from cl.seeding import seeded
-from cl.strategy import Strategy
+from cl.strategy import Network, Strategy
+from cl.streams.data import Data
 from cl.testing import TinyStream
 from cl.testing.tiny import adam, state
 from cl.training import TrainingOptions
@@ -329,6 +331,19 @@ def test_the_network_that_is_looked_into_is_the_one_that_answers(name: str) -> N
             expected = objectives.mask_logits(network.learner(x, network.gates), strategy.allowed_at_test(j))
             torch.testing.assert_close(strategy.predict(x, j), expected)
     assert found == {"packnet": 0, "progressive": 1}.get(name, 3)
+
+
+@pytest.mark.parametrize("reading", ["last", "mean"])
+def test_padding_is_no_part_of_a_representation(reading: str) -> None:
+    """A sample among longer ones has the activations that it has alone."""
+    net = GRU((9,), 3, hidden=5, layers=2, vocabulary=7, embedding=4, reading=reading).eval()
+    x = torch.randint(1, 7, (4, 9), generator=torch.Generator().manual_seed(0))
+    x[:, 5:] = 0
+    padded, alone = (activations(Network(net), Data(t, torch.arange(4), torch.zeros(4), 0)) for t in (x, x[:, :5]))
+    for a, b in zip(padded, alone, strict=True):
+        torch.testing.assert_close(a, b)
+    for k, threshold in ((0, 0.025), (1, 0.5)):
+        assert plasticity.dormant(padded[k], threshold) == plasticity.dormant(alone[k], threshold)
 
 
 def test_of_separate_networks_nothing_drifts() -> None:

@@ -288,7 +288,7 @@ def test_a_strategy_that_says_no_network_is_asked_for_recall_alone(caplog):
     stream = GeneratedStream([Copy(4, 10)], **SMALL)
     found = look(Copier(network(GRU, stream, hidden=4), stream.info), stream)
     assert set(found) == {"recall_by_distance", "recall_half_life"}
-    assert "Copier answers with more than its learner: measures.distance leaves out" in caplog.text
+    assert "Copier answers with more than its learner: Distance leaves out" in caplog.text
 
 
 @pytest.mark.parametrize(
