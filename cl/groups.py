@@ -225,9 +225,10 @@ def quantities(g: Group) -> dict[str, tuple[dict[str, Any], Array]]:
     """Return what the measures that need the network saw: name -> (facts, values with one row a run).
 
     See `cl.measures.base.Quantity` for the facts. A run that lacks a quantity, or has it in another shape than the
-    first run that has it, gets NaN.
+    first run that has it, gets NaN; what no run has seen yet is left out.
     """
-    first = {name: facts for results in reversed(g.results()) for name, facts in results.measures.items()}
+    every = [(name, facts) for results in reversed(g.results()) for name, facts in results.measures.items()]
+    first = {name: facts for name, facts in every if np.size(facts["values"]) > 0}
     found = {}
     for name, facts in first.items():
         nothing = np.full_like(np.asarray(facts["values"], np.float64), np.nan)
@@ -241,11 +242,13 @@ def quantities(g: Group) -> dict[str, tuple[dict[str, Any], Array]]:
 
 
 def final(facts: Mapping[str, Any], values: Array) -> Array:
-    """Return one number a run, (S,): the mean of a quantity as it is after the last task.
+    """Return one number a run, (S,): the mean of a quantity as it is after the last task; NaN where there is none.
 
     Pairs of a thing with itself (a task with the same task) do not count.
     """
     axes = list(facts["axes"])
+    if values.size == 0:
+        return np.full(len(values), np.nan)
     if axes and axes[0] in ("task trained", "after task"):
         values, axes = values[:, -1], axes[1:]
     if len(axes) == 2 and axes[1] == f"other {axes[0]}":

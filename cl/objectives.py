@@ -13,6 +13,7 @@ from torch import Tensor
 
 MASKED = -1e9
 IGNORE = -100
+NEAR = 0.04  # an error below it is none (Hochreiter and Schmidhuber 1997, the adding problem's criterion)
 
 
 def mask_logits(logits: Tensor, allowed: Tensor | None) -> Tensor:
@@ -79,7 +80,7 @@ def per_sample_score(logits: Tensor, y: Tensor, target: str) -> Tensor:
     """Return the score of each sample in [0, 1]: (B,) float32.
 
     ``class``: 1 if the arg max is the label; ``steps``: the fraction of steps with a target that are right;
-    ``real``: 1 if every error is below 0.04 (Hochreiter and Schmidhuber 1997, the adding problem's criterion).
+    ``real``: 1 if every error is below `NEAR`.
     """
     if target == "class":
         return (logits.argmax(1) == y).float()
@@ -87,11 +88,11 @@ def per_sample_score(logits: Tensor, y: Tensor, target: str) -> Tensor:
         valid = y != IGNORE
         right = (logits.argmax(2) == y) & valid
         return right.sum(1) / valid.sum(1).clamp_min(1)
-    return ((logits - y).abs().flatten(1).amax(1) < 0.04).float()
+    return ((logits - y).abs().flatten(1).amax(1) < NEAR).float()
 
 
 class Score:
-    """Scores of samples by the kind of target of a stream, and the score of a guess.
+    """Scores of samples by the kind of target of a stream, and the score of an answer that looks at no input.
 
     Where answers are in bits (`StreamInfo.codes`) a sample's score is the share of the bits asked for that are right,
     of a bit above a half in the most probable word; bits of other tasks' words count as wrong ones.
@@ -111,13 +112,11 @@ class Score:
         device: torch.device | str = "cpu",
     ) -> None:
         self.target, self.codes = target, None
-        self.guess = 0.0 if target == "real" else 1 / len(own)
         if codes is not None:
             asked = [word for word in codes if word is not None]
             words = [(0,) * len(asked[0]) if word is None else word for word in codes]
             self.codes = torch.tensor(words, device=device)
             self.width = (sum(codes[c] is not None for c in own) - 1).bit_length()
-            self.guess = 0.5
 
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
         """Return the score of each sample: (B,) float32; arguments as in `per_sample_score`."""
@@ -126,3 +125,21 @@ class Score:
         valid = y != IGNORE
         wrong = (self.codes[logits.argmax(2)] != self.codes[y.clamp_min(0)]).sum(2).clamp_max(self.width)
         return 1 - (wrong * valid).sum(1) / (self.width * valid.sum(1).clamp_min(1))
+
+    def chance(self, y: Tensor) -> float:
+        """Return the score of an answer that looks at no input, told by the targets y of many samples.
+
+        A guess among the classes that are asked for; half of the bits; of numbers, the best constant among them.
+
+        >>> sums = torch.tensor([[0.2], [0.97], [1.0], [1.03]])
+        >>> Score("real", None, (0,)).chance(sums), Score("class", None, (0, 1, 2)).chance(torch.tensor([1, 2, 2, 1]))
+        (0.75, 0.5)
+        """
+        if self.codes is not None:
+            return 0.5
+        if self.target != "real":
+            asked: Tensor = torch.unique(y[y != IGNORE])
+            return 1 / max(len(asked), 1)
+        numbers = y.flatten(1)
+        near = [torch.cdist(some, numbers, p=torch.inf) < NEAR for some in torch.split(numbers, 1000)]
+        return max(float(rows.float().mean(1).max()) for rows in near)

@@ -9,7 +9,7 @@ only: no `.item()`, no `if` on data, no boolean-mask indexing. Host-path methods
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,18 @@ class Paper:
     title: str
     year: int
     link: str
+
+
+class Network(NamedTuple):
+    """What a strategy asks about one task, as measures look into it.
+
+    Attributes:
+        learner: the network.
+        gates: what multiplies the units of each of its blocks, see `Learner.activations`, or None.
+    """
+
+    learner: Learner
+    gates: list[Tensor] | None = None
 
 
 class Strategy(nn.Module):
@@ -163,6 +175,15 @@ class Strategy(nn.Module):
         if task is not None:
             return self.task_classes[task]
         return None if self.head == "single" else self.active
+
+    def network(self, task: int | None) -> Network | None:
+        """Return the network that `predict` asks about a task (None: not told), or None where no learner stands for it.
+
+        A strategy with a `logits` or `predict` of its own says here what it asks; where it does not, measures of the
+        inside of a network leave it out.
+        """
+        own = overrides(self, "logits") or overrides(self, "predict")
+        return None if own else Network(self.learner)
 
     def step(self, batch: Batch, update: "Updater") -> Tensor:
         """Learn from one batch and return its loss (). Overridden only with a reason in `vectorizable`."""

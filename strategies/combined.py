@@ -14,7 +14,7 @@ from cl.streams.base import StreamInfo, Task
 
 # What only one part may replace. It then speaks for all parts: a Fisher information sees the gates of XdG.
 ONE = (
-    ("logits", "predict"),
+    ("logits", "predict", "network"),
     ("loss",),
     ("criterion",),
     ("per_sample",),

@@ -10,7 +10,7 @@ from cl.errors import expect
 from cl.learners.base import Learner
 from cl.learners.chain import as_inputs, as_outputs, chain
 from cl.parameters import PerParameter
-from cl.strategy import Aux, Paper, Strategy
+from cl.strategy import Aux, Network, Paper, Strategy
 from cl.streams.base import StreamInfo, Task
 
 COSH_LIMIT, EMBEDDING_LIMIT = 50.0, 6.0  # as in the authors' code
@@ -66,6 +66,11 @@ class HAT(Strategy):
         assert task is not None
         out: Tensor = self.learner(x, self.gates(task, self.s_max))
         return out
+
+    def network(self, task: int | None) -> Network:
+        """Return the learner and the task's gates at full slope."""
+        assert task is not None
+        return Network(self.learner, self.gates(task, self.s_max))
 
     def loss(self, batch: Batch) -> tuple[Tensor, Aux]:
         """Return the loss with gates at the annealed slope, plus the regulariser (equation 4)."""

@@ -12,7 +12,7 @@ from cl.errors import ConfigError, expect
 from cl.learners.base import Learner
 from cl.memory import SELECTIONS, Exemplars, sample_fields, splits
 from cl.objectives import mask_logits
-from cl.strategy import Aux, Paper, Strategy
+from cl.strategy import Aux, Network, Paper, Strategy
 from cl.streams.base import StreamInfo, Task, TrainingView
 from cl.streams.data import TrainingData, Transform
 
@@ -98,6 +98,10 @@ class ICaRL(Strategy):
         scores = 2 * self.features(x) @ self.means.T - self.means.square().sum(1)
         allowed = self.allowed_at_test(task)
         return mask_logits(scores, self.known if allowed is None else self.known & allowed)
+
+    def network(self, task: int | None) -> Network:
+        """Return the learner, whose features are compared."""
+        return Network(self.learner)
 
     def features(self, x: Tensor) -> Tensor:
         """Return the features (B, D) at length one."""

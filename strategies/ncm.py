@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cl import objectives
 from cl.errors import ConfigError, expect
 from cl.learners.base import Learner
-from cl.strategy import Paper
+from cl.strategy import Network, Paper
 from cl.streams.base import StreamInfo, Task, TrainingView
 from cl.streams.data import TrainingData
 from strategies.frozen import Frozen
@@ -110,3 +110,7 @@ class NCM(Frozen):
         """Score the classes that have a mean."""
         scores = torch.where(self.count > 0, self.scores(self.features(x)), UNSEEN)
         return objectives.mask_logits(scores, self.allowed_at_test(task))
+
+    def network(self, task: int | None) -> Network | None:
+        """Return the learner where its features are compared."""
+        return Network(self.learner) if self.space == "features" else None

@@ -10,7 +10,7 @@ from cl.learners.base import Learner
 from cl.learners.lateral import Lateral, first_layer, opened, through
 from cl.learners.sequence import SequenceLearner
 from cl.seeding import seeded
-from cl.strategy import Paper, Strategy
+from cl.strategy import Network, Paper, Strategy
 from cl.streams.base import StreamInfo
 
 ADAPTERS = ("nonlinear", "linear", "none")
@@ -108,3 +108,10 @@ class Progressive(Strategy):
         """Ask the column of the task; the newest one for a task not met yet."""
         assert task is not None
         return objectives.mask_logits(self.column(min(task, len(self.earlier)), x), self.allowed_at_test(task))
+
+    def network(self, task: int | None) -> Network | None:
+        """Return the first column, which stands alone; None for the others, which read the columns before them."""
+        if task is None or min(task, len(self.earlier)) > 0:
+            return None
+        first = next((n for n in self.earlier if isinstance(n, Learner)), self.learner)
+        return Network(first)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from cl import objectives
 from cl.learners.base import Learner
 from cl.seeding import seeded
-from cl.strategy import Strategy
+from cl.strategy import Network, Strategy
 from cl.streams.base import StreamInfo
 
 
@@ -39,6 +39,10 @@ class Separate(Strategy):
 
     def predict(self, x: Tensor, task: int | None = None) -> Tensor:
         """Ask the network of the task; the newest one for a task not met yet."""
+        return objectives.mask_logits(self.network(task).learner(x), self.allowed_at_test(task))
+
+    def network(self, task: int | None) -> Network:
+        """Return the network of the task."""
         assert task is not None
-        networks = [*self.earlier, self.learner]
-        return objectives.mask_logits(networks[min(task, len(self.earlier))](x), self.allowed_at_test(task))
+        networks = [*(n for n in self.earlier if isinstance(n, Learner)), self.learner]
+        return Network(networks[min(task, len(self.earlier))])

@@ -9,7 +9,7 @@ from torch import Tensor
 from cl.errors import expect
 from cl.learners.base import Learner
 from cl.seeding import generator
-from cl.strategy import Paper, Strategy
+from cl.strategy import Network, Paper, Strategy
 from cl.streams.base import StreamInfo
 
 
@@ -59,3 +59,8 @@ class XdG(Strategy):
         assert task is not None
         out: Tensor = self.learner(x, self.gates(task))
         return out
+
+    def network(self, task: int | None) -> Network:
+        """Return the learner and the gates of the task."""
+        assert task is not None
+        return Network(self.learner, self.gates(task))

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from cl.distance.gradients import Units
 from cl.errors import ConfigError
 from cl.learners.sequence import SequenceLearner
 from cl.learners.transformer import TransformerBlock
@@ -27,17 +28,6 @@ def mass_by_distance(weights: Tensor, real: Tensor | None = None) -> Tensor:
     return torch.stack(sums, 1) / torch.stack(counts).clamp_min(1)
 
 
-def mean_distance(weights: Tensor, real: Tensor | None = None) -> Tensor:
-    """Return how far each head looks on average, in steps, either way: (heads,) for weights (B, heads, T, T)."""
-    t = weights.shape[-1]
-    steps = torch.arange(t, device=weights.device)
-    apart = (steps[:, None] - steps).abs().to(weights.dtype)
-    far = (weights * apart).sum(3)  # (B, heads, T)
-    if real is None:
-        return far.mean((0, 2))
-    return (far * real[:, None]).sum((0, 2)) / real.sum()
-
-
 def mass_from_last(weights: Tensor, real: Tensor | None = None) -> Tensor:
     """Return the mean attention of the last real step to the step d before it, d = 0 ... T - 1: (heads, T).
 
@@ -54,8 +44,13 @@ def mass_from_last(weights: Tensor, real: Tensor | None = None) -> Tensor:
     return found.sum(0) / there.sum(0).clamp_min(1)
 
 
+def has_attention(learner: SequenceLearner) -> bool:
+    """Return True if a block of the network, or its readout, attends."""
+    return learner.attention is not None or any(isinstance(block, TransformerBlock) for block in learner.blocks)
+
+
 @torch.no_grad()
-def attention_weights(learner: SequenceLearner, x: Tensor) -> tuple[list[Tensor], Tensor | None]:
+def attention_weights(learner: SequenceLearner, x: Tensor, units: Units = None) -> tuple[list[Tensor], Tensor | None]:
     """Return the attention of every layer that has some on x (B, *input), and which steps are real.
 
     Each (B, heads, T, T); attention over recurrent states that is read once has one row: (B, 1, 1, T).
@@ -63,15 +58,15 @@ def attention_weights(learner: SequenceLearner, x: Tensor) -> tuple[list[Tensor]
     Raises:
         ConfigError: the network has no attention.
     """
+    if not has_attention(learner):
+        name = type(learner).__name__
+        raise ConfigError(f"Expected `learner` with attention (transformer, gru_attention), got {name}")
     inputs, real = learner.read(x)
     found = []
-    outputs = learner.through(inputs, real)
+    outputs = learner.through(inputs, real, units)
     for block, entering in zip(learner.blocks, [inputs, *outputs], strict=False):
         if isinstance(block, TransformerBlock):
             found.append(block.attention_weights(entering, real))
     if learner.attention is not None:
         found.append(learner.attention.read_weights(outputs[-1].transpose(1, 2), real, learner.each)[:, None])
-    if not found:
-        name = type(learner).__name__
-        raise ConfigError(f"Expected `learner` with attention (transformer, gru_attention), got {name}")
     return found, real

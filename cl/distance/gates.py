@@ -1,11 +1,13 @@
 """What the gates of LSTM and GRU say about how long each unit keeps its state."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from cl.distance.gradients import Units
 from cl.errors import ConfigError
 from cl.learners.cells import Cell
-from cl.learners.recurrent import Recurrent, RecurrentBlock
+from cl.learners.recurrent import RecurrentBlock
+from cl.learners.sequence import SequenceLearner
 
 
 def gate_values(cell: Cell, x: Tensor) -> dict[str, Tensor]:
@@ -37,26 +39,32 @@ def retention_time(keep: Tensor, real: Tensor | None = None) -> Tensor:
     return -1 / mean.clamp_max(-torch.finfo(keep.dtype).eps)
 
 
+def gated(block: nn.Module) -> bool:
+    """Return True if a block is a recurrent layer with gates."""
+    return isinstance(block, RecurrentBlock) and type(block.cell).gates is not Cell.gates
+
+
 @torch.no_grad()
-def network_gates(learner: Recurrent, x: Tensor) -> tuple[list[dict[str, Tensor]], Tensor | None]:
-    """Return the gates of each layer (forward cells) on x (B, *input), and which steps are real.
+def network_gates(
+    learner: SequenceLearner, x: Tensor, units: Units = None
+) -> tuple[list[dict[str, Tensor]], Tensor | None]:
+    """Return the gates of each layer that has some (forward cells) on x (B, *input), and which steps are real.
 
     Raises:
         ConfigError: the network has no gates.
     """
-    inputs, real = learner.read(x)
+    if not any(gated(block) for block in learner.blocks):
+        raise ConfigError(f"Expected `learner` with gates (lstm, gru, conv_gru), got {type(learner).__name__}")
+    entering, real = learner.read(x)
     found = []
-    for block, output in zip(learner.blocks, learner.through(inputs, real), strict=True):
-        assert isinstance(block, RecurrentBlock)
-        values = gate_values(block.cell, inputs.transpose(1, 2))
-        if not values:
-            raise ConfigError(f"Expected `learner` with gates (lstm, gru), got {type(learner).__name__}")
-        found.append(values)
-        inputs = output
+    for block, output in zip(learner.blocks, learner.through(entering, real, units), strict=True):
+        if isinstance(block, RecurrentBlock) and gated(block):
+            found.append(gate_values(block.cell, entering.transpose(1, 2)))
+        entering = output
     return found, real
 
 
-def retention_times(learner: Recurrent, x: Tensor) -> list[Tensor]:
+def retention_times(learner: SequenceLearner, x: Tensor, units: Units = None) -> list[Tensor]:
     """Return the retention time of every unit of each layer on x (B, *input), in steps: (H,) each."""
-    layers, real = network_gates(learner, x)
+    layers, real = network_gates(learner, x, units)
     return [retention_time(gates["keep"], real) for gates in layers]

@@ -6,29 +6,9 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from cl.errors import expect
-
 Array = NDArray[np.float64]
 _Z = 1.959963984540054  # 95 % of a normal distribution
 RESAMPLES = 2000
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Recall at each distance.
-
-    Attributes:
-        distance: (L,) steps between cue and use, rising.
-        recall: (L,) mean score in [0, 1].
-        low, high: (L,) 95 % interval of Wilson 1927, which stays inside [0, 1] and holds for few samples.
-        count: (L,) samples.
-    """
-
-    distance: Array
-    recall: Array
-    low: Array
-    high: Array
-    count: Array
 
 
 @dataclass(frozen=True)
@@ -44,24 +24,6 @@ class HalfLife:
     steps: float
     low: float
     high: float
-
-
-def recall_curve(score: Array, distance: Array) -> Curve:
-    """Return the mean score at each distance with its interval.
-
-    Args:
-        score: (n,) in [0, 1], one number a sample (or a step).
-        distance: (n,) steps.
-
-    >>> recall_curve(np.array([1.0, 1.0, 1.0, 0.0]), np.array([2, 2, 5, 5])).recall.tolist()
-    [1.0, 0.5]
-    """
-    expect(len(score) == len(distance) and len(score) > 0, "score", "as long as `distance`, not empty", len(score))
-    steps, place = np.unique(distance, return_inverse=True)
-    count = np.bincount(place).astype(float)
-    mean = np.bincount(place, weights=score) / count
-    low, high = wilson(mean, count)
-    return Curve(steps.astype(float), mean, low, high, count)
 
 
 def wilson(mean: Array, count: Array, z: float = _Z) -> tuple[Array, Array]:

@@ -3,27 +3,15 @@
 import torch
 from torch import Tensor
 
+from cl.distance.gradients import Units
 from cl.learners.sequence import SequenceLearner
 
 
 @torch.no_grad()
-def states(learner: SequenceLearner, x: Tensor) -> tuple[Tensor, Tensor | None]:
+def states(learner: SequenceLearner, x: Tensor, units: Units = None) -> tuple[Tensor, Tensor | None]:
     """Return the output of the last block at every step of x (B, *input), (B, T, width), and which steps are real."""
-    outputs, real = learner.run(x)
+    outputs, real = learner.run(x, units)
     return outputs[-1].transpose(1, 2), real
-
-
-def likeness(found: Tensor, real: Tensor | None = None) -> Tensor:
-    """Return the mean cosine of states that lie d steps apart, d = 0 ... T - 1: (T,) for states (B, T, D)."""
-    unit = torch.nn.functional.normalize(found, dim=2)
-    cosines = unit @ unit.transpose(1, 2)
-    b, t, _ = found.shape
-    if real is None:
-        real = torch.ones(b, t, dtype=torch.bool, device=found.device)
-    pairs = (real[:, :, None] & real[:, None]).to(found.dtype)
-    sums = [(cosines * pairs).diagonal(-d, 1, 2).sum() for d in range(t)]
-    counts = [pairs.diagonal(-d, 1, 2).sum() for d in range(t)]
-    return torch.stack(sums) / torch.stack(counts).clamp_min(1)
 
 
 def drift(before: Tensor, now: Tensor, real: Tensor | None = None) -> Tensor:

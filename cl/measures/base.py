@@ -1,5 +1,6 @@
 """What a measure is: it looks at a strategy before the first task and after every task, and tells what it saw."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -10,12 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cl.errors import expect
+from cl.learners import readout
+from cl.learners.sequence import SequenceLearner
 from cl.seeding import generator
-from cl.strategy import Strategy
+from cl.strategy import Network, Strategy
 from cl.streams.base import Stream
 from cl.streams.data import Data
 
 Array = NDArray[np.float64]
+log = logging.getLogger(__name__)
+OVER_RUN = ("task trained", "after task")  # axes that count what was measured when
 BATCH = 250  # samples a forward pass; memory alone depends on it
 
 
@@ -68,6 +73,7 @@ class Measure:
         expect(samples is None or samples > 0, f"measures.{name}.samples", "> 0 or null", samples)
         self.samples = samples
         self.state: dict[str, Any] = {}
+        self._noted = False
 
     def start(self, strategy: Strategy, stream: Stream) -> None:
         """Look at the untrained strategy."""
@@ -86,6 +92,23 @@ class Measure:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
         self.state = dict(state)
+
+    def networks(self, strategy: Strategy, stream: Stream, k: int) -> list[Network | None]:
+        """Return the network that the strategy asks about each of tasks 0 to k; None where no learner stands for it.
+
+        A measure of the inside leaves out (NaN) what it cannot look into; the log says so once.
+        """
+        found = [strategy.network(told(stream, j)) for j in range(k + 1)]
+        if None in found and not self._noted:
+            who, what = type(strategy).__name__, type(self).__name__
+            log.warning("%s answers with more than its learner: %s leaves out what it cannot see", who, what)
+            self._noted = True
+        return found
+
+    def shared(self, strategy: Strategy, stream: Stream, k: int) -> bool:
+        """Return True if tasks 0 to k are asked of the learner itself: what is done to it reaches all of them."""
+        found = self.networks(strategy, stream, k)
+        return all(network is not None and network.learner is strategy.learner for network in found)
 
     def test(self, stream: Stream, k: int) -> Data:
         """Return the test samples of task k that this measure looks at."""
@@ -115,24 +138,24 @@ def scores(strategy: Strategy, stream: Stream, data: Data, j: int) -> tuple[Tens
 
 
 @torch.no_grad()
-def activations(strategy: Strategy, data: Data) -> tuple[list[Tensor], Tensor]:
-    """Return the output of every block of the learner, averaged over places or time, (n, width) each, and labels (n,).
-
-    Float64 on the CPU.
-    """
-    found = [(strategy.learner.activations(b.x), b.y) for b in data.in_order(BATCH)]
-    layers = [torch.cat([_flat(a[i]) for a, _ in found]).double().cpu() for i in range(len(found[0][0]))]
-    return layers, torch.cat([y for _, y in found]).cpu()
+def activations(network: Network, data: Data) -> list[Tensor]:
+    """Return the output of every block, averaged over places or real time steps: (n, width) each, float64, CPU."""
+    found = [_blocks(network, b.x) for b in data.in_order(BATCH)]
+    return [torch.cat(layer).double().cpu() for layer in zip(*found, strict=True)]
 
 
-def _flat(x: Tensor) -> Tensor:
-    return x if x.dim() == 2 else x.flatten(2).mean(2)
+def _blocks(network: Network, x: Tensor) -> list[Tensor]:
+    learner = network.learner
+    if isinstance(learner, SequenceLearner):
+        outputs, real = learner.run(x, network.gates)
+        return [readout.mean(a.transpose(1, 2), real) for a in outputs]
+    return [a if a.dim() == 2 else a.flatten(2).mean(2) for a in learner.activations(x, network.gates)]
 
 
 @torch.no_grad()
-def features(strategy: Strategy, data: Data) -> tuple[Tensor, Tensor]:
+def features(network: Network, data: Data) -> tuple[Tensor, Tensor]:
     """Return what the head reads, (n, D) float64, and labels (n,), on the CPU."""
-    found = [(strategy.learner.features(b.x), b.y) for b in data.in_order(BATCH)]
+    found = [(network.learner.features(b.x, network.gates), b.y) for b in data.in_order(BATCH)]
     return torch.cat([x for x, _ in found]).double().cpu(), torch.cat([y for _, y in found]).cpu()
 
 
@@ -144,3 +167,9 @@ def layer_names(strategy: Strategy) -> list[str]:
 def stacked(rows: list[Tensor]) -> Array:
     """Return rows of equal shape as one array."""
     return np.asarray(torch.stack([r.double() for r in rows]).numpy()) if rows else np.zeros((0,))
+
+
+def known(**quantities: Quantity) -> dict[str, Quantity]:
+    """Return the quantities of which there is a number; after the last task, where they are told task after task."""
+    newest = {n: q.values[-1:] if q.axes[0] in OVER_RUN else q.values for n, q in quantities.items()}
+    return {name: quantity for name, quantity in quantities.items() if np.isfinite(newest[name]).any()}

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cl.measures.base import Array, Measure, Quantity, activations, layer_names
+from cl.measures.base import Array, Measure, Quantity, activations, known, layer_names, told
 from cl.strategy import Strategy
 from cl.streams.base import Stream
 
@@ -16,8 +16,8 @@ def padded(rows: Sequence[Array], shape: tuple[int, ...]) -> Array:
     """Return rows of growing size as one array (len(rows), *shape), NaN where a row has nothing."""
     full = np.full((len(rows), *shape), np.nan)
     for i, row in enumerate(rows):
-        inside = tuple(slice(n) for n in row.shape)
-        full[i][inside] = row
+        where = (slice(i, i + 1), *(slice(n) for n in row.shape))
+        full[where] = row
     return full
 
 
@@ -26,7 +26,7 @@ class WeightDrift(Measure):
 
     ``weight_drift`` is ||theta_k - theta_(k-1)|| / ||theta_(k-1)|| for each parameter of the learner, and
     ``weight_drift_total`` the same with the untrained weights in the place of theta_(k-1). NaN for a parameter that
-    did not exist before, or was zero.
+    did not exist before, or was zero, and where a task was trained in another network than the one before it.
     """
 
     cost: ClassVar[str] = "keeps two copies of the learner's weights; no forward pass"
@@ -41,8 +41,10 @@ class WeightDrift(Measure):
     def after_task(self, k: int, strategy: Strategy, stream: Stream) -> None:
         """Measure the distance of every parameter to the weights before the task."""
         now = self._weights(strategy)
+        asked = [strategy.network(told(stream, j)) for j in range(k)]
+        other = any(network is not None and network.learner is not strategy.learner for network in asked)
         for kind, before in (("steps", "last"), ("totals", "first")):
-            old = self.state[before]
+            old = {} if other else self.state[before]
             self.state[kind].append({n: relative(old[n], w) if n in old else float("nan") for n, w in now.items()})
         self.state["first"] = {n: self.state["first"].get(n, w) for n, w in now.items()}
         self.state["last"] = now
@@ -99,12 +101,15 @@ class FeatureDrift(Measure):
 
     def after_task(self, k: int, strategy: Strategy, stream: Stream) -> None:
         """Compare with what every earlier task looked like when it was learned."""
-        now = [activations(strategy, self.test(stream, j))[0] for j in range(k + 1)]
+        asked = self.networks(strategy, stream, k)
+        now = [[] if n is None else activations(n, self.test(stream, j)) for j, n in enumerate(asked)]
         self.state["then"].append([a.float() for a in now[k]])
         then = [[a.double() for a in layers] for layers in self.state["then"]]
         pairs = [list(zip(then[j], now[j], strict=True)) for j in range(k + 1)]
-        self.state["cka"].append(torch.tensor([[cka(a, b) for a, b in task] for task in pairs]))
-        self.state["distance"].append(torch.tensor([[relative(a, b) for a, b in task] for task in pairs]))
+        nothing = [float("nan")] * len(self.state["layers"])
+        for kind, likeness in (("cka", cka), ("distance", relative)):
+            rows = [[likeness(a, b) for a, b in task] or nothing for task in pairs]
+            self.state[kind].append(torch.tensor(rows))
 
     def result(self) -> dict[str, Quantity]:
         """Return (task trained, task, layer)."""
@@ -117,10 +122,10 @@ class FeatureDrift(Measure):
         axes, names = ("task trained", "task", "layer"), {"layer": layers}
         same = "How alike the representation of a task is to that right after the task (1 = same up to rotation)."
         far = "How far the representation of a task moved since the task was learned, relative to its norm then."
-        return {
-            "cka": Quantity(table("cka"), axes, same, "higher", "Kornblith et al. 2019, linear CKA", names=names),
-            "feature_drift": Quantity(table("distance"), axes, far, "lower", "relative L2 distance", names=names),
-        }
+        return known(
+            cka=Quantity(table("cka"), axes, same, "higher", "Kornblith et al. 2019, linear CKA", names=names),
+            feature_drift=Quantity(table("distance"), axes, far, "lower", "relative L2 distance", names=names),
+        )
 
 
 def cka(x: Tensor, y: Tensor) -> float:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cl.importance import fisher
-from cl.measures.base import Array, Measure, Quantity
+from cl.measures.base import Array, Measure, Quantity, known
 from cl.measures.drift import padded
 from cl.strategy import Strategy
 from cl.streams.base import Stream
@@ -37,10 +37,10 @@ class Interference(Measure):
         self.state = {"cosine": [], "overlap": [], "layers": []}
 
     def after_task(self, k: int, strategy: Strategy, stream: Stream) -> None:
-        """Compare tasks 0 to k; NaN where nothing of the learner is trained any more."""
+        """Compare tasks 0 to k; NaN where they are not asked of one network, or nothing of it is trained any more."""
         layers: dict[str, Tensor] = {}
         cosine = similar = torch.full((k + 1, k + 1), float("nan"), dtype=torch.float64)
-        if any(p.requires_grad for p in strategy.learner.parameters()):
+        if self.shared(strategy, stream, k) and any(p.requires_grad for p in strategy.learner.parameters()):
             data = [self.train(stream, j) for j in range(k + 1)]
             cosine = cosines(torch.stack([gradient(strategy, d) for d in data]))
             fishers = [
@@ -70,8 +70,8 @@ class Interference(Measure):
                 newest[now, : now + 1, names.index(name)] = values.double().numpy()
         parameters = {"parameter": [n.removeprefix("learner.") for n in names]}
         kirkpatrick = "Kirkpatrick et al. 2017, supplement 4.3"
-        return {
-            "gradient_cosine": Quantity(
+        return known(
+            gradient_cosine=Quantity(
                 table("cosine", k, k),
                 pairs,
                 "Cosine between the gradients of two tasks: below 0, a step for one hurts the other.",
@@ -79,10 +79,10 @@ class Interference(Measure):
                 "Riemer et al. 2019, equation 1",
                 "cosine",
             ),
-            "fisher_overlap": Quantity(
+            fisher_overlap=Quantity(
                 table("overlap", k, k), pairs, "How far two tasks depend on the same weights.", "", kirkpatrick
             ),
-            "fisher_overlap_newest": Quantity(
+            fisher_overlap_newest=Quantity(
                 newest,
                 ("task trained", "task", "parameter"),
                 "How far a task and the newest one depend on the same weights of each layer.",
@@ -90,7 +90,7 @@ class Interference(Measure):
                 kirkpatrick,
                 names=parameters,
             ),
-        }
+        )
 
 
 def gradient(strategy: Strategy, data: Data) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cl.errors import expect
-from cl.measures.base import Measure, Quantity, activations, layer_names, stacked
+from cl.measures.base import Measure, Quantity, activations, known, layer_names, stacked
 from cl.strategy import Strategy
 from cl.streams.base import Stream
 
@@ -42,9 +42,11 @@ class Plasticity(Measure):
         self._look(k, strategy, stream)
 
     def _look(self, k: int, strategy: Strategy, stream: Stream) -> None:
-        layers, _ = activations(strategy, self.test(stream, k))
-        self.state["dormant"].append(torch.tensor([dormant(a, self.threshold) for a in layers]))
-        self.state["rank"].append(torch.tensor([effective_rank(a) / a.shape[1] for a in layers]))
+        network = self.networks(strategy, stream, k)[k]
+        layers = [] if network is None else activations(network, self.test(stream, k))
+        nothing = [float("nan")] * len(self.state["layers"])
+        self.state["dormant"].append(torch.tensor([dormant(a, self.threshold) for a in layers] or nothing))
+        self.state["rank"].append(torch.tensor([effective_rank(a) / a.shape[1] for a in layers] or nothing))
         weights = torch.cat([p.detach().flatten().double().abs() for p in strategy.learner.parameters()])
         self.state["size"].append(float(weights.mean()))
 
@@ -53,8 +55,8 @@ class Plasticity(Measure):
         if not self.state.get("size"):
             return {}
         axes, names = ("after task", "layer"), {"layer": self.state["layers"]}
-        return {
-            "dormant_units": Quantity(
+        return known(
+            dormant_units=Quantity(
                 stacked(self.state["dormant"]),
                 axes,
                 "Share of units that hardly react to any sample of the task just trained.",
@@ -62,7 +64,7 @@ class Plasticity(Measure):
                 "Sokar et al. 2023, definition 1",
                 names=names,
             ),
-            "effective_rank": Quantity(
+            effective_rank=Quantity(
                 stacked(self.state["rank"]),
                 axes,
                 "Number of directions the representation uses, as share of its width.",
@@ -70,7 +72,7 @@ class Plasticity(Measure):
                 "Roy and Vetterli 2007",
                 names=names,
             ),
-            "weight_size": Quantity(
+            weight_size=Quantity(
                 np.array(self.state["size"]),
                 ("after task",),
                 "Mean absolute weight; its growth goes with a loss of plasticity.",
@@ -78,7 +80,7 @@ class Plasticity(Measure):
                 "Dohare et al. 2024",
                 "",
             ),
-        }
+        )
 
 
 def dormant(activations: Tensor, threshold: float) -> float:

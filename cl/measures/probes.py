@@ -22,7 +22,8 @@ class Probes(Measure):
     it. ``probe_all``: one linear read-out for all tasks seen. ``nearest_mean``: the class with the nearest mean feature
     among those seen. ``recovered_by_new_head``: the part of a task's drop that ``probe_all`` wins back: near 1, the
     head forgot; near 0, the representation did. Linear read-outs are ridge regressions onto -1/+1 on standardised
-    features (alpha 1), which have a closed form. Features are those of the learner, without a strategy's gates.
+    features (alpha 1), which have a closed form. Features are those that the strategy asks about the task, with its
+    gates, of the task's own network where it has one.
 
     Args:
         samples: training and test samples of each task, > 0 or None for all.
@@ -42,8 +43,15 @@ class Probes(Measure):
         """Train and test read-outs on tasks 0 to k."""
         if not self.state["of_classes"]:
             return
-        train = [features(strategy, self.train(stream, j)) for j in range(k + 1)]
-        test = [features(strategy, self.test(stream, j)) for j in range(k + 1)]
+        predicted = [scores(strategy, stream, self.test(stream, j), j) for j in range(k + 1)]
+        self.state["own"].append(torch.stack([(s.argmax(1) == y).double().mean() for s, y in predicted]))
+        asked = [network for network in self.networks(strategy, stream, k) if network is not None]
+        if len(asked) <= k:
+            for kind in ("probe_task", "probe_all", "nearest_mean"):
+                self.state[kind].append(torch.full((k + 1,), float("nan"), dtype=torch.float64))
+            return
+        train = [features(network, self.train(stream, j)) for j, network in enumerate(asked)]
+        test = [features(network, self.test(stream, j)) for j, network in enumerate(asked)]
         x, y = torch.cat([x for x, _ in train]), torch.cat([y for _, y in train])
         every = torch.cat([x for x, _ in test])
         sizes = [len(y) for _, y in test]
@@ -56,13 +64,11 @@ class Probes(Measure):
         self.state["probe_task"].append(row(alone))
         self.state["probe_all"].append(row(torch.split(ridge(x, y, every), sizes)))
         self.state["nearest_mean"].append(row(torch.split(nearest_mean(x, y, every), sizes)))
-        own = [scores(strategy, stream, self.test(stream, j), j)[0].argmax(1) for j in range(k + 1)]
-        self.state["own"].append(row(own))
 
     def result(self) -> dict[str, Quantity]:
         """Return accuracies (task trained, task) and the part recovered (task)."""
         k = len(self.state.get("own", []))
-        if k == 0:
+        if k == 0 or not bool(torch.isfinite(self.state["probe_all"][-1]).all()):
             return {}
 
         def table(kind: str) -> Array:

@@ -56,8 +56,8 @@ class Savings(Measure):
         self.state = {"untrained": weights, "fresh": [], "again": []}
 
     def after_task(self, k: int, strategy: Strategy, stream: Stream) -> None:
-        """After the last task, relearn every earlier one; nothing where the learner is not trained at all."""
-        trainable = any(p.requires_grad for p in strategy.learner.parameters())
+        """After the last task, relearn every earlier one; nothing where it is not asked of a trained learner."""
+        trainable = any(p.requires_grad for p in strategy.learner.parameters()) and self.shared(strategy, stream, k)
         if k < len(stream) - 1 or not trainable or stream.info.target != "class":
             return
         for j in range(k):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from cl.metrics.base import mean_where
 from cl.report.figure import Figure, HeatMap, Panel, Table
 from cl.report.member import Member
 from cl.statistics.intervals import interval
@@ -60,8 +61,9 @@ def read_outs(members: Sequence[Member]) -> Figure | None:
     for kind, title in READ_OUTS.items():
         points = []
         for i, m in enumerate(shown):
-            values = m.group.accuracy[:, -1] if kind == "own" else m.seen[kind][1][:, -1]
-            points.append(m.beside(x, values, i, len(shown), (0, 1)))
+            met = m.seen["probe_all"][1].shape[1]  # tasks: fewer than K of an unfinished run
+            values = m.group.accuracy[:, met, :met] if kind == "own" else m.seen[kind][1][:, -1]
+            points.append(m.beside(x[:met], values, i, len(shown), (0, 1)))
         panels.append(Panel(title, tuple(points)))
     return Figure(
         "read_outs",
@@ -91,10 +93,12 @@ def by_layer(members: Sequence[Member], name: str) -> Figure | None:
     for i, m in enumerate(shown):
         values = m.seen[name][1][:, -1]
         if told_by_task:
-            if values.shape[1] < 2:
-                return None
-            values = np.nanmean(values[:, :-1], axis=1)
-        points.append(m.beside(x, values, i, len(shown)))
+            old = np.moveaxis(values[:, :-1], 1, 2)
+            values = mean_where(old, np.isfinite(old))
+        if np.isfinite(values).any():
+            points.append(m.beside(x, values, i, len(shown)))
+    if not points:
+        return None
     where = " Mean over all tasks but the last, at the end of the run." if told_by_task else " At the end of the run."
     return Figure(
         f"layers_{name}",
@@ -141,17 +145,24 @@ def _matrix(members: Sequence[Member], name: str, title: str, reading: str, **op
     if not shown:
         return None
     found = [interval(m.seen[name][1][:, -1]) for m in shown]
+    rows, columns = (max(f.mean.shape[i] for f in found) for i in (0, 1))  # unfinished runs met fewer tasks
     return HeatMap(
         name,
         title,
         reading,
         tuple(m.label for m in shown),
         tuple(m.style for m in shown),
-        tuple(f.mean for f in found),
-        tuple(f.half for f in found),
+        tuple(_grown(f.mean, rows, columns) for f in found),
+        tuple(_grown(f.half, rows, columns) for f in found),
         first_row=1,
         **options,  # type: ignore[arg-type]
     )
+
+
+def _grown(matrix: Array, rows: int, columns: int) -> Array:
+    """Return a matrix with empty rows and columns added."""
+    missing = ((0, rows - matrix.shape[0]), (0, columns - matrix.shape[1]))
+    return np.pad(matrix, missing, constant_values=np.nan)
 
 
 def confusions(members: Sequence[Member]) -> HeatMap | None:

@@ -48,7 +48,7 @@ def test_the_loss_is_the_sum_of_binary_cross_entropies_and_the_answer_the_bits_a
         right = (own > 0) == (said > 0.5)
         torch.testing.assert_close(score(scores, batch.y), right.float().mean((1, 2)))
         torch.testing.assert_close(per_sample_score(scores, batch.y, "steps"), right.all(2).float().mean(1))
-        assert score.guess == 0.5
+        assert score.chance(batch.y) == 0.5
 
 
 def test_gradients_of_other_tasks_bits_are_zero():

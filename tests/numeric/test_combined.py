@@ -57,6 +57,17 @@ def test_importance_sees_the_gates_of_another_part():
     assert (importance[~off] > 0).any()
 
 
+def test_the_network_is_that_of_the_part_that_answers():
+    """Measures see the gates of XdG beside EWC; where PackNet answers, they see nothing."""
+    made = engine(Combined, TinyStream("task"), parts={"ewc": EWC, "gates": partial(XdG, share=0.5)}).strategy
+    network = made.network(1)
+    assert network.learner is made.learner
+    assert all(torch.equal(a, b) for a, b in zip(network.gates, made.parts["gates"].gates(1), strict=True))
+    assert engine(Combined, TinyStream("task"), parts={"packnet": PackNet}).strategy.network(1) is None
+    plain = engine(Combined, TinyStream("task"), parts={"ewc": EWC, "er": ER}).strategy
+    assert plain.network(1).gates is None
+
+
 def test_replay_and_xdg_forget_less_than_either():
     drops = {}
     kinds = {

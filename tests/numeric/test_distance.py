@@ -9,6 +9,7 @@ import torch
 from cl.distance import addresses, attention, gates, gradients, recall, states
 from cl.errors import ConfigError
 from cl.learners.cells import GRUCell, LSTMCell, RNNCell
+from cl.learners.hybrid import Hybrid
 from cl.learners.ntm import NTM
 from cl.learners.recurrent import GRU, LSTM, RNN
 from cl.learners.ssm import StateSpace
@@ -32,14 +33,6 @@ def test_wilson_covers_what_it_says():
     found = generator.binomial(n, p, 20000) / n
     low, high = recall.wilson(found, np.full(20000, float(n)))
     assert abs(((low <= p) & (p <= high)).mean() - 0.95) < 0.02
-
-
-def test_recall_curve_by_hand():
-    curve = recall.recall_curve(np.array([1, 0, 1, 1, 1.0]), np.array([7, 7, 3, 3, 3]))
-    assert curve.distance.tolist() == [3, 7]
-    assert curve.recall.tolist() == [1.0, 0.5]
-    assert curve.count.tolist() == [3, 2]
-    assert (curve.low < curve.recall).all()
 
 
 def test_half_distance_of_an_exponential():
@@ -141,6 +134,68 @@ def test_input_jacobians_equal_reverse_differentiation(make, target):
     torch.testing.assert_close(norms, squares.sqrt().flip(1), rtol=1e-3, atol=1e-5)
 
 
+def tokens(*lengths, vocabulary=7, width=10):
+    x = torch.randint(1, vocabulary, (len(lengths), width), generator=torch.Generator().manual_seed(1))
+    return torch.where(torch.arange(width) < torch.tensor(lengths)[:, None], x, 0)
+
+
+@pytest.mark.parametrize("make", [GRU, Transformer, NTM, StateSpace])
+@pytest.mark.parametrize("target", ["class", "steps"])
+def test_padding_changes_no_jacobian(make, target):
+    """A sample among longer ones has the norms that it has alone, counted from its own last step."""
+    net = make((10,), 3, vocabulary=7, embedding=4, target=target).eval()
+    x = tokens(6, 10, 6, 1)
+    norms = gradients.input_jacobians(net, x)
+    assert norms.shape == (4, 10)
+    for row, length in enumerate((6, 10, 6, 1)):
+        alone = gradients.input_jacobians(net, x[row : row + 1, :length])
+        torch.testing.assert_close(norms[row, :length], alone[0], rtol=1e-4, atol=1e-6)
+        assert norms[row, length:].isnan().all()
+
+
+def test_padding_changes_no_jacobian_of_states():
+    net = LSTM((10,), 3, hidden=4, layers=2, vocabulary=7, embedding=4).eval()
+    x = tokens(6, 10)
+    layers = gradients.state_norms(net, x)
+    assert [n.shape for n in layers] == [(2, 11)] * 2
+    alone = gradients.state_norms(net, x[:1, :6])
+    for padded, own in zip(layers, alone, strict=True):
+        torch.testing.assert_close(padded[0, :7], own[0])
+        assert padded[0, 7:].isnan().all()
+        torch.testing.assert_close(gradients.timescale(padded)[0], gradients.timescale(own)[0])
+    entering = net.activations(x[:1, :6])[0].transpose(1, 2)
+    torch.testing.assert_close(alone[1], gradients.state_jacobians(net.blocks[1].cell, entering))
+    assert gradients.state_norms(Transformer((10, 2), 3), draw(2, 10, 2)) == []
+
+
+def test_gates_of_units_reach_every_statistic():
+    """With the units of the first layer off, the second sees nothing, and the input has no influence."""
+    net = GRU((5, 2), 3, hidden=4, layers=2).eval()
+    x, off = draw(3, 5, 2), [torch.zeros(4), torch.ones(4)]
+    assert not gradients.input_jacobians(net, x, off).any()
+    silent, _ = gates.network_gates(net, x, off)
+    cell = net.blocks[1].cell
+    torch.testing.assert_close(silent[1]["keep"], gates.gate_values(cell, torch.zeros(3, 5, 4))["keep"])
+    torch.testing.assert_close(states.states(net, x, [torch.ones(4), torch.zeros(4)])[0], torch.zeros(3, 5, 4))
+
+
+@pytest.mark.parametrize(("body", "has"), [("gru", "gates"), ("transformer", "attention"), ("rnn", "nothing")])
+def test_layers_after_convolutions_are_looked_into(body, has):
+    net = Hybrid((6, 2), 3, channels=4, kernels=(3,), body=body, hidden=8, layers=2).eval()
+    x = draw(2, 6, 2)
+    front = net.activations(x)[0]
+    assert any(gates.gated(block) for block in net.blocks) == (has == "gates")
+    assert attention.has_attention(net) == (has == "attention")
+    if has == "gates":
+        layers, _ = gates.network_gates(net, x)
+        assert [g["keep"].shape for g in layers] == [(2, 6, 8)] * 2
+        cell = net.blocks[1].cell
+        torch.testing.assert_close(layers[0]["keep"], gates.gate_values(cell, front.transpose(1, 2))["keep"])
+    if has == "attention":
+        found, _ = attention.attention_weights(net, x)
+        torch.testing.assert_close(found[0], net.blocks[1].attention_weights(front))
+
+
 def test_retention_time_of_a_constant_gate():
     """Forget gate sigma(2) at every step: tau = -1 / log sigma(2), on real steps alone."""
     net = LSTM((5, 2), 3, hidden=4, forget_bias=2.0)
@@ -180,8 +235,6 @@ def test_attention_mass_of_uniform_causal_attention():
     mass = attention.mass_by_distance(weights[None, None])
     expected = [np.mean([1 / (s + 1) for s in range(d, t)]) for d in range(t)]
     np.testing.assert_allclose(mass[0], expected, rtol=1e-5)
-    far = np.mean([np.mean(np.arange(s + 1)) for s in range(t)])
-    assert attention.mean_distance(weights[None, None]).item() == pytest.approx(far)
 
 
 def test_attention_mass_leaves_padding_out():
@@ -231,12 +284,22 @@ def test_addresses_by_hand():
     torch.testing.assert_close(found["write"][:, 2], net.blocks[0].cell.scan(x)[2]["write"])
 
 
-def test_drift_and_likeness_of_states():
+def test_padding_has_no_address():
+    net = NTM((6,), 3, hidden=4, slots=5, slot_size=3, vocabulary=7, embedding=4)
+    x = tokens(4, 6, width=6)
+    found, alone = addresses.addresses(net, x), addresses.addresses(net, x[:1, :4])
+    assert found["read"][0, 4:].isnan().all()
+    torch.testing.assert_close(found["write"][0, :4], alone["write"][0])
+    lags = [addresses.lag_of_reading(f["read"], f["write"]) for f in (found, alone)]
+    torch.testing.assert_close(lags[0][0, 1:4], lags[1][0, 1:])
+    assert lags[0][0, 4:].isnan().all()
+    torch.testing.assert_close(addresses.slots_used(found["write"])[0], addresses.slots_used(alone["write"])[0])
+
+
+def test_drift_of_states():
     before = draw(3, 4, 5)
     now = before.clone()
     now[:, 2] *= 1.5
     torch.testing.assert_close(states.drift(before, now), torch.tensor([0, 0, 0.5, 0]))
     real = torch.tensor([[True, True, False, False]] * 3)
     assert states.drift(before, now, real)[:2].tolist() == [0, 0]
-    turning = torch.tensor([[[1.0, 0], [0, 1], [-1, 0], [0, -1]]])
-    torch.testing.assert_close(states.likeness(turning), torch.tensor([1.0, 0, -1, 0]))

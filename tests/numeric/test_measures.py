@@ -1,6 +1,7 @@
 """Measures that need the network, against numpy, scikit-learn and numbers worked by hand."""
 
 import io
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,19 @@ from sklearn.neighbors import NearestCentroid
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
+from cl import objectives
 from cl.build import construct, locate
 from cl.cli.compose import compose
 from cl.engine import Engine
 from cl.evaluator import EvaluationOptions
 from cl.learners.mlp import MLP
+from cl.learners.recurrent import GRU
 from cl.measures import drift, events, interference, plasticity, predictions, probes, savings
-from cl.measures.base import Measure
+from cl.measures.base import Measure, activations
 from cl.results import Results
 from cl.seeding import seeded
-from cl.strategy import Strategy
+from cl.strategy import Network, Strategy
+from cl.streams.data import Data
 from cl.testing import TinyStream
 from cl.testing.tiny import adam, state
 from cl.training import TrainingOptions
@@ -52,6 +56,10 @@ def engine(
     training = TrainingOptions(epochs=epochs, batch_size=16)
     strategy = make(learner, stream.info)
     return Engine(strategy, stream, adam, training, EvaluationOptions(), measures=measures, **options)
+
+
+def strategy_class(name: str) -> Any:
+    return locate(compose([f"strategy={name}"])["strategy"]["_target_"], "strategy._target_")
 
 
 def values(results: Results, name: str) -> np.ndarray:
@@ -301,6 +309,55 @@ def test_strategies_that_freeze_or_grow_can_be_looked_at(name: str) -> None:
     measures = [made() for made in MAKERS.values()]
     options = TrainingOptions(epochs=1, batch_size=16)
     results = Engine(strategy, stream, adam, options, EvaluationOptions(), measures=measures).run()
-    assert "probe_all" in results.measures
+    looked_into = name in ("frozen", "ncm")  # by the others' answers, more than the learner speaks
+    assert ("probe_all" in results.measures) == looked_into
+    assert ("dormant_units" in results.measures) == looked_into
     for quantity in results.measures.values():
         assert not np.isinf(quantity["values"]).any()
+
+
+@pytest.mark.parametrize("name", ["naive", "xdg", "hat", "separate", "warm_start", "progressive", "packnet"])
+def test_the_network_that_is_looked_into_is_the_one_that_answers(name: str) -> None:
+    """Where a strategy says which network it asks, that network's outputs are the strategy's."""
+    made = engine([], "task", epochs=1, make=Strategy if name == "naive" else strategy_class(name))
+    made.run()
+    strategy = made.strategy.eval()
+    x = made.stream.test(0).storage[:5].float()
+    found = 0
+    for j in range(3):
+        network = strategy.network(j)
+        if network is not None:
+            found += 1
+            expected = objectives.mask_logits(network.learner(x, network.gates), strategy.allowed_at_test(j))
+            torch.testing.assert_close(strategy.predict(x, j), expected)
+    assert found == {"packnet": 0, "progressive": 1}.get(name, 3)
+
+
+@pytest.mark.parametrize("reading", ["last", "mean"])
+def test_padding_is_no_part_of_a_representation(reading: str) -> None:
+    """A sample among longer ones has the activations that it has alone."""
+    net = GRU((9,), 3, hidden=5, layers=2, vocabulary=7, embedding=4, reading=reading).eval()
+    x = torch.randint(1, 7, (4, 9), generator=torch.Generator().manual_seed(0))
+    x[:, 5:] = 0
+    padded, alone = (activations(Network(net), Data(t, torch.arange(4), torch.zeros(4), 0)) for t in (x, x[:, :5]))
+    for a, b in zip(padded, alone, strict=True):
+        torch.testing.assert_close(a, b)
+    for k, threshold in ((0, 0.025), (1, 0.5)):
+        assert plasticity.dormant(padded[k], threshold) == plasticity.dormant(alone[k], threshold)
+
+
+def test_of_separate_networks_nothing_drifts() -> None:
+    measures: list[Measure] = [drift.FeatureDrift(), drift.WeightDrift(), interference.Interference(), probes.Probes()]
+    results = engine([*measures, MAKERS["savings"]()], "task", epochs=2, make=strategy_class("separate")).run()
+    assert np.nanmax(values(results, "feature_drift")) == 0
+    assert np.isnan(values(results, "weight_drift")[1:]).all()  # not the way from one network to another
+    probed = values(results, "probe_task")
+    np.testing.assert_array_equal(probed[2], np.diagonal(probed))
+    assert "gradient_cosine" not in results.measures
+    assert "savings" not in results.measures
+
+
+def test_gated_units_are_silent_in_what_is_seen_of_them() -> None:
+    """With 3 of 4 units off in every task, as many are dormant at least."""
+    made = engine([plasticity.Plasticity()], "task", epochs=2, make=partial(strategy_class("xdg"), share=0.75))
+    assert (values(made.run(), "dormant_units") >= 0.75).all()

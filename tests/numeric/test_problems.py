@@ -1,6 +1,7 @@
 """Generated problems against plain-Python readers that solve them from the input alone."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -221,11 +222,49 @@ def test_draws_are_a_function_of_the_key(problem):
     assert torch.equal(one[0], two[0])
     assert torch.equal(one[1], two[1])
     assert not torch.equal(one[0], other[0])
-    if problem.lag is None:
+    if problem.counts is None:
         with pytest.raises(ConfigError, match="distance"):
             problem.at(3)
     else:
         assert problem.at(7).draw(KEY, 2)[0].shape[0] == 2
+
+
+def shown(x):
+    """Return at which steps of a sample (T, D) something is shown."""
+    return x.abs().sum(1).nonzero()[:, 0]
+
+
+@pytest.mark.parametrize("distance", [1, 4, 9])
+def test_a_distance_counts_what_the_problem_says(distance):
+    x, y, _ = Copy(3, 5, encoding="one_hot").at(distance).draw(KEY, 4)
+    assert Copy().counts == "steps from the last item to the go signal"
+    assert x[0, :, 8].nonzero()[0].item() - 2 == distance  # items at 0, 1, 2
+    assert Copy(distance="items").counts == "items to say again"
+    x, y, _ = Copy(3, 5, distance="items").at(distance).draw(KEY, 4)
+    assert ((y > 0).sum(1) == distance).all()
+    x, y, _ = KeyValueRecall(steps=12, pairs=1).at(distance).draw(KEY, 4)
+    assert KeyValueRecall().counts == "steps from cue to question"
+    assert [shown(sample).diff().item() for sample in x] == [distance] * 4
+    x, y, _ = DelayedMatch(noise=0.0).at(distance).draw(KEY, 4)
+    assert DelayedMatch().counts == "steps between sample and test"
+    assert [shown(sample).diff().item() - 1 for sample in x] == [distance] * 4
+    x, y, _ = NBack().at(distance).draw(KEY, 4)
+    assert NBack().counts == "steps back"
+    same = (x[:, distance:].argmax(2) == x[:, :-distance].argmax(2)).long()
+    assert torch.equal(y[:, distance:], same)
+    x, _, _ = Adding().at(distance + 1).draw(KEY, 4)
+    assert Adding().counts == "steps of the sequence"
+    assert x.shape[1] == distance + 1
+
+
+def test_at_a_distance_copying_asks_for_the_items_alone():
+    """An answer of blanks would be right at all but the last steps, and at more of them the longer the delay."""
+    problem = Copy(3, 5)
+    _, y, _ = problem.at(9).draw(KEY, 20)
+    assert ((y == -100).sum(1) == y.shape[1] - 3).all()
+    assert not (y == 0).any()
+    published = Copy((1, 20), 1, 256, "bits", False, False, False, "bits", "items")
+    assert published.at(80) == replace(published, items=80)  # as the published task asks
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cl import groups, runs
+from cl import comparison, groups, runs
+from cl.distance.quantities import FACTS, quantities
 from cl.measures.base import Quantity
 from cl.report import content, distance, picture
 from tests.fake_runs import write
@@ -73,10 +74,59 @@ def test_figures_and_table(tmp_path: Path) -> None:
     assert table.rows[0][1:] == ("9.0 [7.0, > 40]",) * 3
 
 
+def test_memories_of_different_size_have_a_picture_each(tmp_path: Path) -> None:
+    for name, slots in (("ntm", 128), ("dnc", 32), ("wide", 32)):
+        table = Quantity(np.full((4, slots, 5), 0.5), ("after task", "slot", "step"), "", "", "", summary=False)
+        choices = {"learner": name, "strategy": "naive"}
+        fields = {"learner": GRU | {"slots": slots}, "choices": choices, "training": name}
+        seen = {f"{kind}_addresses": table.plain() for kind in ("read", "write")}
+        write(tmp_path, "naive", 0, name=name, top=fields, measures=seen)
+    (block,) = content.blocks(found(tmp_path))
+    heads = [item for item in block.items if item.name.startswith("addresses")]
+    assert sorted((item.name, len(item.means)) for item in heads) == [("addresses_128x5", 2), ("addresses_32x5", 4)]
+    assert all(mean.shape == item.means[0].shape for item in heads for mean in item.means)
+
+
+def test_the_axis_says_what_a_distance_counts(tmp_path: Path) -> None:
+    names = {"items to say again": ["2", "80"]}
+    axes = ("after task", "task", "items to say again")
+    recall = Quantity(np.ones((4, 3, 2)), axes, "", "higher", "", names=names)
+    half = Quantity(np.full((4, 3, 3), np.inf), ("after task", "task", "bound"), "", "higher", "", "items to say again")
+    seen = {"recall_by_distance": recall.plain(), "recall_half_life": half.plain()}
+    write(tmp_path, "naive", 0, measures=seen)
+    (block,) = content.blocks(found(tmp_path))
+    items = {item.name: item for item in block.items}
+    assert items["recall_by_distance"].x_label == "items to say again"
+    assert "(items to say again)" in items["recall_half_life"].reading
+    assert items["recall_half_life"].rows[0][1:] == ("> 80 [> 80, > 80]",) * 3
+
+
+def test_influence_of_the_state(tmp_path: Path) -> None:
+    falls = 0.5 ** np.arange(6.0)
+    norms = Quantity(np.tile(falls, (4, 2, 1)), ("after task", "layer", "steps back"), "", "", "", summary=False)
+    tau = Quantity(np.tile([1.44, -3.0], (4, 1)), ("after task", "layer"), "", "", "", "steps", summary=False)
+    write(tmp_path, "naive", 0, measures={"state_gradient_by_distance": norms.plain(), "state_timescale": tau.plain()})
+    (block,) = content.blocks(found(tmp_path))
+    items = {item.name: item for item in block.items}
+    figure = items["state_gradient_by_distance"]
+    assert [p.title for p in figure.panels] == ["layer 1", "layer 2"]
+    np.testing.assert_allclose(figure.panels[1].series[0].y, falls)
+    assert items["state_timescale"].rows[0][1:] == ("1.4", "does not fall")
+
+
+def test_a_half_life_that_may_be_infinite_has_no_mean(tmp_path: Path) -> None:
+    """The table of half-lives tells it; a mean of 20 and "more than 100" tells nothing."""
+    made = FACTS["half_life"]
+    table = quantities(["half_life"], lambda _: np.array([[[20.0, 15, 30], [np.inf, 90, np.inf]]]), "steps", [1, 100])
+    assert not table[made.title].summary
+    write(tmp_path, "naive", 0, measures={made.title: table[made.title].plain()})
+    assert made.title not in set(comparison.tidy(found(tmp_path))["metric"])
+
+
 def test_nothing_without_the_measure(tmp_path: Path) -> None:
     write(tmp_path, "naive", 0)
     (block,) = content.blocks(found(tmp_path))
-    assert distance.items(block.members) == [None] * 7
+    assert set(distance.items(block.members)) == {None}
 
 
 def test_learners_are_told_apart_by_their_names(tmp_path: Path) -> None:

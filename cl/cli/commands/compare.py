@@ -57,6 +57,8 @@ def main(argv: list[str]) -> int:
         raise ConfigError("Expected `runs` with results, got only runs that failed or have not begun")
     table = comparison.tidy(groups)
     metrics = _metrics(options.metric, table, comparison.default_metrics(table))
+    if not metrics:
+        raise ConfigError("Expected `runs` with a metric that has a value, got only runs that ended before any had one")
     costs = [name for name in dict.fromkeys(table["metric"]) if name.startswith("cost.")] if options.costs else []
     streams = len({g.stream for g in groups})
     by = options.by.split(",") if options.by else ["stream", "label"] if streams > 1 else ["label"]

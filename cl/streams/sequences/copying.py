@@ -23,7 +23,7 @@ from cl.streams.sequences.problem import (
 )
 
 ANSWERS = ("symbols", "bits")
-DISTANCES = ("delay", "items")
+DISTANCES = {"delay": "steps from the last item to the go signal", "items": "items to say again"}
 Number = int | tuple[int, int] | list[int]
 
 
@@ -46,13 +46,11 @@ class Copy(Problem):
         blanks: True asks for "blank" at all other steps; False asks for nothing there.
         distractors: True fills the delay with symbols that are not to be remembered; those that are, are marked.
         answers: ``symbols`` (one softmax over them) or ``bits`` (one sigmoid a bit, see `cl.learners.coded`).
-        distance: what is changed to ask about other distances between cue and use: ``delay``, or ``items`` (every item
-            is said as many steps after it was shown, and the delay).
+        distance: what is changed to ask about other distances between cue and use, one of `DISTANCES`: ``delay``, or
+            ``items`` (every item is said as many steps after it was shown, and the delay).
     """
 
     target: ClassVar[str] = "steps"
-    lag: ClassVar[str | None] = "delay"
-
     items: Number = 10
     delay: Number = 100
     symbols: int = 8
@@ -118,9 +116,19 @@ class Copy(Problem):
         words = bits_of(torch.arange(self.symbols), symbol_features(self.symbols, "bits"))
         return (None, *(tuple(word) for word in words.tolist()))
 
+    @property
+    def counts(self) -> str:
+        """What the distance of `at` counts."""
+        return DISTANCES[self.distance]
+
     def at(self, distance: int) -> Problem:
-        """Return the same problem with so many items, or that delay, by `distance`."""
-        return replace(self, items=distance) if self.distance == "items" else super().at(distance)
+        """Return the problem with that delay, or so many items; it asks for the items alone.
+
+        Answering "blank" elsewhere takes no memory: the more steps there are, the more of them are right.
+        """
+        if self.distance == "items":
+            return replace(self, blanks=False, items=distance)
+        return replace(self, blanks=False, delay=distance)
 
     def order(self, items: int) -> list[int]:
         """Return which item is said first, second..."""

@@ -23,11 +23,11 @@ class Problem(ABC):
 
     Class facts:
         target: ``class``, ``steps`` or ``real``.
-        lag: the name of the field that says how far back the answer lies, or None.
+        lag: the name of the field that says how far back the answer lies, and what that field counts; or None.
     """
 
     target: ClassVar[str] = "class"
-    lag: ClassVar[str | None] = None
+    lag: ClassVar[tuple[str, str] | None] = None
 
     @property
     @abstractmethod
@@ -72,15 +72,20 @@ class Problem(ABC):
         """Return the problem of task k with what it draws once for the whole stream (an order, a code)."""
         return self
 
+    @property
+    def counts(self) -> str | None:
+        """What the distance of `at` counts, e.g. "steps from cue to question"; None where the problem has none."""
+        return None if self.lag is None else self.lag[1]
+
     def at(self, distance: int) -> "Problem":
-        """Return the same problem with another distance between cue and use.
+        """Return the same problem with another distance between cue and use, in what `counts` says.
 
         Raises:
-            ConfigError: the problem has no distance.
+            ConfigError: the problem has no distance, or not this one.
         """
         if self.lag is None:
             raise ConfigError(f"Expected a problem with a distance between cue and use, got {type(self).__name__}")
-        changed: Problem = replace(self, **{self.lag: distance})
+        changed: Problem = replace(self, **{self.lag[0]: distance})
         return changed
 
 

@@ -32,7 +32,7 @@ class KeyValueRecall(Problem):
         values: different values.
     """
 
-    lag: ClassVar[str | None] = "distance"
+    lag: ClassVar[tuple[str, str] | None] = ("distance", "steps from cue to question")
 
     distance: Number = (1, 20)
     steps: int = 20
@@ -178,7 +178,7 @@ class DelayedMatch(Problem):
         noise: standard deviation of what is added to every step, >= 0.
     """
 
-    lag: ClassVar[str | None] = "delay"
+    lag: ClassVar[tuple[str, str] | None] = ("delay", "steps between sample and test")
 
     delay: Number = (5, 20)
     stimuli: int = 8
@@ -229,7 +229,7 @@ class NBack(Problem):
     """
 
     target: ClassVar[str] = "steps"
-    lag: ClassVar[str | None] = "n"
+    lag: ClassVar[tuple[str, str] | None] = ("n", "steps back")
 
     n: int = 2
     steps: int = 20

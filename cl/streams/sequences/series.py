@@ -26,7 +26,7 @@ class Adding(Problem):
     """
 
     target: ClassVar[str] = "real"
-    lag: ClassVar[str | None] = "steps"
+    lag: ClassVar[tuple[str, str] | None] = ("steps", "steps of the sequence")
 
     steps: int = 200
 

@@ -183,13 +183,21 @@ class GeneratedStream(Stream):
         """Return the test split of task k."""
         return self._split("test", self._place(k), self.test_samples)
 
+    @property
+    def counts(self) -> str | None:
+        """What `at_distance` counts; None where a task's problem has no distance."""
+        found = list(dict.fromkeys(problem.counts for problem in self.problems))
+        named = [name for name in found if name is not None]
+        return " or ".join(named) if len(named) == len(found) else None
+
     def at_distance(self, k: int, distance: int, n: int) -> Data:
         """Return n further test samples of task k with this distance between cue and use, also beyond what is trained.
 
-        Sequences are as long as the distance needs, at least T of `info.input_shape`.
+        They ask for nothing but what was to be remembered. Sequences are as long as the distance needs, at least T of
+        `info.input_shape`.
 
         Raises:
-            ConfigError: the problem has no distance.
+            ConfigError: the problem has no distance, or not this one.
         """
         return self._fixed(self.problems[self._place(k)].at(distance), k, f"distance/{distance}", n)
 
