@@ -96,7 +96,7 @@ class Measure:
     def networks(self, strategy: Strategy, stream: Stream, k: int) -> list[Network | None]:
         """Return the network that the strategy asks about each of tasks 0 to k; None where no learner stands for it.
 
-        A measure of the inside leaves out (NaN) what it cannot look into; the log says so once.
+        A measure of the inside leaves out (NaN) what it cannot look into; a warning says so once.
         """
         found = [strategy.network(told(stream, j)) for j in range(k + 1)]
         if None in found and not self._noted:
