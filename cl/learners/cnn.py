@@ -72,7 +72,7 @@ class CNN(Learner):
 
         def build(total: int) -> None:
             self.widths = layers.scaled((*filters, *units), total)
-            shape = (planes, height, width)  # of what the next block reads
+            shape: tuple[int, ...] = (planes, height, width)  # of what the next block reads
             between: list[nn.Module] = []  # what stands between the last block so far and the next one
             self.blocks = nn.ModuleList()
             for out in self.widths[: len(filters)]:
