@@ -69,6 +69,6 @@ class ShrinkPerturb(Strategy):
         if self.when == "step":
             parameters = list(self.learner.parameters())
             sizes = [p.numel() for p in parameters]
-            noise = torch.split(normal(batch.key, (sum(sizes),), "perturb"), sizes)
+            noise = torch.split(self.perturb * normal(batch.key, (sum(sizes),), "perturb"), sizes)
             for p, own in zip(parameters, noise, strict=True):
-                p.copy_(self.shrink * p + self.perturb * own.view_as(p))
+                p.mul_(self.shrink).add_(own.view_as(p))
