@@ -30,7 +30,7 @@ class GEM(Strategy):
         shares: ``fixed``: a share for every task of the stream, with its last samples (the paper); ``met``: shares for
             the tasks met so far, with random samples chosen when a task ends (Hsu et al. 2018).
         ridge: added to the diagonal of the programme's matrix, which keeps it positive definite, > 0: .001 in the
-            authors' code, which outweighs small gradients; None is 1e-9 of its trace, next to none (the paper has none).
+            authors' code, which outweighs small gradients; None is 1e-9 of its trace, next to the paper's none.
     """
 
     paper = Paper("Gradient episodic memory for continual learning", 2017, "https://arxiv.org/abs/1706.08840")

@@ -113,7 +113,7 @@ class MIR(ER):
         return fields
 
     def losses_at(self, parameters: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        """Return the loss of each sample (B,) with other parameters; the masks of dropout are those of the step's key."""
+        """Return the loss of each sample (B,) with other parameters, and the masks that the step's key draws."""
         statistics = {f"learner.{n}": b.clone() for n, b in self.learner.named_buffers()}
         losses: Tensor = functional_call(self, {**parameters, **statistics}, ("losses", batch))
         return losses

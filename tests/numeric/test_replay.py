@@ -281,8 +281,8 @@ def test_every_pair_of_task_and_class_that_occurs_has_a_share(kind, memory):
 
 
 def test_er_ace_lets_classes_from_the_highest_seen_on_compete():
-    ace, batch, stream = made(ERACE, head="single", replay_batch=10, compete="unseen")
-    fields, valid = ace.recall(batch)
+    ace, batch, _ = made(ERACE, head="single", replay_batch=10, compete="unseen")
+    fields, _ = ace.recall(batch)
     own = batch._replace(y=torch.full_like(batch.y, 2))
     for highest, among in ((0, [2, 3, 4, 5]), (4, [2, 4, 5])):
         ace.highest.fill_(highest)
