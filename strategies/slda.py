@@ -28,7 +28,8 @@ class SLDA(NCM):
         shrinkage: weight of the identity, in (0, 1]; 1e-4 in the paper.
         plastic: True updates the covariance on every task, False only on the base tasks (the first, if `after` is 0).
         covariance: how that of the base tasks is estimated: ``empirical``, or ``oas``, shrunk by the oracle
-            approximating formula (Chen, Wiesel, Eldar, Hero 2010), as the authors' code does; later tasks add to it either way.
+            approximating formula (Chen, Wiesel, Eldar, Hero 2010), as the authors' code does; later tasks add to it
+            either way.
 
     Differs from the paper: updates are merged exactly batch by batch (Chan, Golub, LeVeque 1979), so that the result
     does not depend on the order of samples; the paper's update of Sigma is the same up to order 1 / samples.

@@ -31,7 +31,8 @@ def free_bytes(device: torch.device) -> int:
 def bytes_per_replica(engine: Engine) -> int:
     """Estimate what one more replica takes in bytes: stacked state, moments, gradients, activations, test batches.
 
-    The state is as large as it grows (`Strategy.growth`). Activations are what the backward pass of one forward pass keeps, counted on a copy of the strategy.
+    The state is as large as it grows (`Strategy.growth`). Activations are what the backward pass of one forward pass
+    keeps, counted on a copy of the strategy.
     """
     strategy = copy.deepcopy(engine.strategy)
     held = sum(t.numel() * t.element_size() for t in (*strategy.parameters(), *strategy.buffers()))
