@@ -27,7 +27,7 @@ def reference_gradients(strategy: "Strategy", grads: Gradients, batch: Batch, va
         batch: B recalled samples.
         valid: (B,) bool, the samples that count; where none does the gradients are zero.
     """
-    values: dict[str, Tensor] = {n: p for n, p in strategy.named_parameters() if n in grads}
+    values: dict[str, Tensor] = {n: p.detach() for n, p in strategy.named_parameters() if n in grads}
     statistics = {f"learner.{n}": b.clone() for n, b in strategy.learner.named_buffers()}
 
     def loss(values: dict[str, Tensor], statistics: dict[str, Tensor]) -> Tensor:
@@ -60,7 +60,7 @@ def half_space(grads: Gradients, reference: Gradients) -> dict[str, Tensor]:
     return {n: g - conflict * reference[n] for n, g in grads.items()}
 
 
-def cone(g: Tensor, references: Tensor, margin: float = 0.0) -> Tensor:
+def cone(g: Tensor, references: Tensor, margin: float = 0.0, ridge: float | None = None) -> Tensor:
     """Return g plus a combination of references, by GEM's dual (Lopez-Paz and Ranzato 2017, eq. 11): (P,).
 
     min_v |references^T v + g|^2 / 2 with v >= margin. With margin 0 it is the nearest vector whose products with all
@@ -70,12 +70,14 @@ def cone(g: Tensor, references: Tensor, margin: float = 0.0) -> Tensor:
         g: (P,) gradient.
         references: (K, P) gradients of the earlier tasks.
         margin: lowest weight of each reference, >= 0.
+        ridge: added to the matrix of products, which keeps it positive definite; None is 1e-9 of its trace.
     """
     import quadprog
 
     past = references.double()
     products = (past @ past.T).cpu().numpy()
-    ridge = 1e-9 * max(float(np.trace(products)), 1e-30)  # keeps the matrix positive definite
+    if ridge is None:
+        ridge = 1e-9 * max(float(np.trace(products)), 1e-30)
     size = len(products)
     weights = quadprog.solve_qp(
         products + ridge * np.eye(size),

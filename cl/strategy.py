@@ -242,6 +242,10 @@ class Strategy(nn.Module):
                 sizes[kind] = sizes.get(kind, 0) + tensor.numel() * tensor.element_size()
         return sizes
 
+    def growth(self) -> int:
+        """Return the bytes that tasks to come may yet add to the state, which populations make room for; at most."""
+        return 0
+
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Load a checkpoint; buffers whose shape depends on the data (exemplars) take the stored shape."""
         for name, value in state.items():

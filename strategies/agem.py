@@ -23,7 +23,8 @@ class AGEM(Strategy):
     all earlier tasks; every task has an equal share of the slots. In the online scenario, where tasks are not told, the
     batch comes from all that was seen.
 
-    Differs from the paper: none with a ring of the last samples of each task; a step recalls distinct samples.
+    Differs from the paper: the ring holds the last samples of each task, the authors' those of each class within a
+    task; a step recalls distinct samples.
 
     Args:
         learner: see `Strategy`.

@@ -31,7 +31,7 @@ class CBP(Strategy):
         maturity: steps before a new unit may be replaced; 100 in the paper.
         decay: of the running averages, in [0, 1); .99 in the paper.
         utility: ``contribution`` (paper), or ``adaptable_contribution``: |h - mean h| in place of |h|, divided by
-            sum|w_in| (the authors' first version, arXiv 2108.06325: units whose weights are small adapt faster).
+            sum|w_in| (arXiv 2108.06325, and the authors' runs on permuted MNIST: units of small weights adapt faster).
 
     What the optimiser remembers of the weights into and out of a replaced unit is set to zero, as the paper does for
     Adam.

@@ -66,6 +66,10 @@ class Combined(Strategy):
         self.__dict__["needs_task_id"] = any(part.needs_task_id for part in made.values())
         self.__dict__["vectorizable"] = reasons[0] if reasons else True
 
+    def growth(self) -> int:
+        """Return the bytes that the parts may yet add."""
+        return sum(part.growth() for _, part in self.each())
+
     def each(self, method: str | None = None) -> list[tuple[str, Strategy]]:
         """Return (name, part) of all parts, or of those that replace a method of the contract."""
         found = [(name, part) for name, part in self.parts.items() if isinstance(part, Strategy)]

@@ -63,7 +63,7 @@ class DER(Strategy):
             own = self.logits(batch.x, batch.task)
             return self.criterion(own, batch), self.kept(own, batch)
         fields, valid = self.memory.sample(self.replay_batch or len(batch.y), batch.key, purpose="logits")
-        both, size = join(batch, fields), len(batch.y)
+        both, size = join(batch, fields, valid), len(batch.y)
         logits = self.logits(both.x, both.task)
         asked = self.asked(fields["logits"], fields["y"], fields["task"])
         squares = torch.where(asked, logits[size:] - fields["logits"], 0.0).square().flatten(1).sum(1)

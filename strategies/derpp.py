@@ -7,6 +7,7 @@ from torch import Tensor
 from cl.batch import Batch
 from cl.errors import expect
 from cl.learners.base import Learner
+from cl.memory.base import recalled
 from cl.strategy import Aux
 from cl.streams.base import StreamInfo
 from strategies.der import DER
@@ -42,6 +43,6 @@ class DERpp(DER):
             return result
         n = self.replay_batch or len(batch.y)
         fields, valid = self.memory.sample(n, batch.key, purpose="labels")
-        replay = Batch(fields["x"].to(batch.x.dtype), fields["y"], fields["task"], batch.key)
+        replay = recalled(batch, fields, valid)
         losses = self.per_sample(self.logits(replay.x, replay.task), replay)
         return result[0] + self.beta * (losses * valid).sum() / valid.sum().clamp_min(1), result[1]

@@ -26,8 +26,9 @@ class ER(Strategy):
         memory: ``reservoir`` (every sample seen has the same chance to be in it), ``ring`` (the last ones) or
             ``balanced`` (equal shares of the groups seen so far, a uniform sample of each).
         groups: what a reservoir or ring is cut into, in equal and fixed shares: ``none``, ``class``, ``task`` or
-            ``both`` (every class of every task, the paper's ring where tasks share labels); a balanced memory balances
-            ``class`` (also for ``none``), ``task`` or ``both``.
+            ``both`` (the classes of each task, one share a pair that occurs: the paper's ring where tasks share
+            labels); the remainder of `memory_size` over the shares stays empty. A balanced memory balances ``class``
+            (also for ``none``), ``task`` or ``both``.
         replay_batch: samples recalled a step; None = as many as the incoming batch, 0 = none (fine-tuning).
         recall_from: ``all`` that is stored, or the ``earlier`` tasks alone (code of Aljundi et al. 2019).
         draw: ``uniform``, or ``balanced``: every class in memory has the same chance.
@@ -37,7 +38,8 @@ class ER(Strategy):
         replay_weight: w of ``sum`` (>= 0) and ``share`` (in [0, 1]).
 
     Differs from the paper: inputs are stored as the network saw them, so that augmentation is not drawn anew; a step
-    recalls distinct samples.
+    recalls distinct samples. Batch and replay go through the network in one forward pass, here and in DER, DER++ (its
+    logits), ER-ACE and MIR, some of whose authors pass them one by one: that matters with batch normalisation.
     """
 
     paper: ClassVar[Paper | None] = Paper(
@@ -87,7 +89,7 @@ class ER(Strategy):
         self.groups = "class" if memory == "balanced" and groups == "none" else groups
         self.recall_from = recall_from
         k, c = info.n_tasks, info.n_classes
-        n = {"none": 1, "class": c, "task": k, "both": k * c}[self.groups]
+        n = {"none": 1, "class": c, "task": k, "both": sum(map(len, info.task_classes))}[self.groups]
         kind = {"reservoir": Reservoir, "ring": Ring, "balanced": Balanced}[memory]
         stage = {"stage": torch.zeros((), dtype=torch.long)} if recall_from == "earlier" else {}
         self.memory = kind(memory_size, sample_fields(info) | stage, n)
@@ -100,7 +102,7 @@ class ER(Strategy):
 
     def replayed(self, batch: Batch, fields: Fields, valid: Tensor) -> Tensor:
         """Return the weighted loss () of a batch and of the recalled samples (n, ...) that are `valid` (n,)."""
-        both = join(batch, fields)
+        both = join(batch, fields, valid)
         losses = self.per_sample(self.logits(both.x, both.task), both)
         size, n = len(batch.y), valid.sum()
         current, replay = losses[:size].mean(), (losses[size:] * valid).sum() / n.clamp_min(1)
@@ -129,7 +131,8 @@ class ER(Strategy):
     def remember(self, batch: Batch, aux: Aux) -> None:
         """Offer the batch to the memory."""
         task = self.tasks_seen.expand(len(batch.y))
-        both = task * self.info.n_classes + batch.y if self.groups == "both" else None
+        pairs = self.task_classes.flatten().cumsum(0) - 1  # numbers those that occur: (K * C,)
+        both = pairs[task * self.info.n_classes + batch.y] if self.groups == "both" else None
         group = {"none": None, "class": batch.y, "task": task, "both": both}[self.groups]
         self.memory.add(self.kept(batch), batch.key, group)
 

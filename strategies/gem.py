@@ -22,9 +22,6 @@ class GEM(Strategy):
     Every task keeps samples in an equal share of the slots. Where the gradient opposes a memory's, a quadratic
     programme with one variable an earlier task finds the projection; with a margin it leans toward the past.
 
-    Differs from the paper: the ridge that keeps the programme's matrix positive definite is 1e-9 of its trace
-    (the authors' code adds .001 to it).
-
     Args:
         learner: see `Strategy`.
         info: see `Strategy`.
@@ -32,6 +29,8 @@ class GEM(Strategy):
         margin: lowest weight of each earlier task's gradient in the solution, >= 0 (the paper's gamma).
         shares: ``fixed``: a share for every task of the stream, with its last samples (the paper); ``met``: shares for
             the tasks met so far, with random samples chosen when a task ends (Hsu et al. 2018).
+        ridge: added to the diagonal of the programme's matrix, which keeps it positive definite, > 0: .001 in the
+            authors' code, which outweighs small gradients; None is 1e-9 of its trace, next to the paper's none.
     """
 
     paper = Paper("Gradient episodic memory for continual learning", 2017, "https://arxiv.org/abs/1706.08840")
@@ -49,11 +48,13 @@ class GEM(Strategy):
         memory_size: int = 500,
         margin: float = 0.5,
         shares: str = "fixed",
+        ridge: float | None = None,
     ) -> None:
         super().__init__(learner, info)
         expect(margin >= 0, "strategy.margin", ">= 0", margin)
         expect(shares in SHARES, "strategy.shares", f"in {list(SHARES)}", shares)
-        self.margin = margin
+        expect(ridge is None or ridge > 0, "strategy.ridge", "> 0 or null", ridge)
+        self.margin, self.ridge = margin, ridge
         self.memory = (Ring if shares == "fixed" else Exemplars)(memory_size, sample_fields(info), info.n_tasks)
         self.k = 0
 
@@ -65,7 +66,7 @@ class GEM(Strategy):
         past = torch.stack([flatten(self.reference(grads, batch, t), grads) for t in range(self.k)])
         if bool((past @ g >= 0).all()):
             return grads
-        return unflatten(cone(g, past, self.margin), grads, grads)
+        return unflatten(cone(g, past, self.margin, self.ridge), grads, grads)
 
     def reference(self, grads: dict[str, Tensor], batch: Batch, task: int) -> dict[str, Tensor]:
         """Return the gradients of the loss of an earlier task's memory."""

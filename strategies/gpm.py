@@ -26,12 +26,14 @@ class GPM(Strategy):
 
     After each task the singular vectors of a layer's inputs at some samples are added, until they hold a share of the
     energy; a step along the rest leaves the layer's answers to those inputs as they are. Separate heads are not
-    projected, shared ones are. Parameters of normalisation layers are trained on the first task alone.
+    projected, shared ones are. Normalisation layers learn on the first task alone, running
+    statistics included.
 
     Differs from the paper: the projection is kept as a matrix (D, D) a layer, whose shape does not depend on the data;
     a bias counts as the weight of a constant input, where the paper's networks have none; ``project=step`` also
     projects the step that the optimiser makes of the gradients, which changes nothing in plain SGD, the paper's
-    optimiser, and keeps momentum and Adam from leaving the complement.
+    optimiser, and keeps momentum and Adam from leaving the complement. The direction with which the first task crosses
+    the threshold is held too, which the authors' code leaves out.
 
     Args:
         learner: see `Strategy`; made of linear, convolution and normalisation layers.
@@ -67,6 +69,7 @@ class GPM(Strategy):
         expect(samples > 0, "strategy.samples", "> 0", samples)
         expect(project in PROJECTS, "strategy.project", f"in {list(PROJECTS)}", project)
         self.increase, self.samples = increase, samples
+        self.first = True  # no task came before
         self.before = PerParameter(learner) if project == "step" else None
         self.projections = nn.Module()
         self.projected: list[str] = []  # names of layers
@@ -90,6 +93,18 @@ class GPM(Strategy):
         layer_by_layer, n = self.threshold, len(self.projected)
         fits = not isinstance(layer_by_layer, tuple) or len(layer_by_layer) == n
         expect(fits, "strategy.threshold", f"one number, or {n} for {n} layers", layer_by_layer)
+
+    def grow(self, k: int) -> None:
+        """Note whether a task came before."""
+        self.first = k == 0
+
+    def train(self, mode: bool = True) -> "GPM":
+        """Keep running statistics as the first task left them."""
+        super().train(mode)
+        for module in self.learner.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and not self.first:
+                module.eval()
+        return self
 
     def projection(self, name: str) -> Tensor:
         """Return the projection onto the inputs a layer must answer as before: (D, D), D with a constant for a bias."""

@@ -92,7 +92,8 @@ class LaMAML(Strategy):
             key = batch.key + derive(0, "glance", glance)
             fields, valid = self.memory.sample(self.replay_batch, key)
             stored = int(valid.sum())
-            seen = join(batch, {name: value[:stored] for name, value in fields.items()}) if stored else batch
+            known = {name: value[:stored] for name, value in fields.items()}
+            seen = join(batch, known, valid[:stored]) if stored else batch
             losses.append(self.meta_step(batch._replace(key=key), seen._replace(key=key)))
             if glance == 0 and update.last:
                 self.memory.add({"x": batch.x, "y": batch.y, "task": batch.task}, batch.key)

@@ -1,16 +1,18 @@
 """MIR: replay the samples that the coming update would harm most."""
 
+import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, grad
+from torch.func import functional_call
 
 from cl.batch import Batch
 from cl.errors import expect
 from cl.learners.base import Learner
-from cl.memory.base import Fields
+from cl.memory.base import Fields, repeated
+from cl.projection import reference_gradients
 from cl.strategy import Aux, Paper
 from cl.streams.base import StreamInfo
 from strategies.er import ER
@@ -23,7 +25,9 @@ class MIR(ER):
 
     A virtual step down the gradient of the incoming batch is taken; of the candidates drawn from memory, those whose
     loss it raises most are replayed: above their present loss (the paper's first rule), or above the least loss they
-    had whenever they were candidates (its second).
+    had whenever they were candidates (its second; ln C before that, as the authors' code starts with logits of 0). Both
+    losses are taken as in training, with the same dropout masks and with the candidates' own batch statistics; running
+    statistics are left as they are.
 
     Args:
         learner, info: see `Strategy`.
@@ -81,10 +85,10 @@ class MIR(ER):
         chances = self.chances()
         chance = self.memory.filled.to(torch.float32) if chances is None else self.memory.filled * chances
         slots, valid = self.memory.distinct(self.candidates, batch.key, chance, "replay")
-        fields = self.memory.read(slots)
+        fields = self.memory.read(repeated(slots, valid))
         drawn = Batch(fields["x"].to(batch.x.dtype), fields["y"], fields["task"], batch.key)
         here = {f"learner.{n}": p.detach() for n, p in self.learner.named_parameters()}
-        slope = grad(lambda p: self.losses_at(p, batch).mean())(here)
+        slope = reference_gradients(self, here, batch, torch.ones_like(batch.task, dtype=torch.bool))
         there = {n: p - self.virtual_lr * slope[n] for n, p in here.items()}
         now = self.losses_at(here, drawn)
         before = torch.minimum(now, fields["best"]) if self.compare == "best" else now
@@ -92,7 +96,7 @@ class MIR(ER):
         n = len(batch.y) if self.replay_batch is None else self.replay_batch
         worst = torch.where(valid, harm, -torch.inf).topk(min(n, len(valid))).indices
         chosen = {name: value[worst] for name, value in fields.items()}
-        return chosen, valid[worst], {"candidates": slots, "losses": now}
+        return chosen, valid[worst], {"candidates": slots, "losses": torch.where(valid, now, torch.inf)}
 
     def after_step(self, batch: Batch, aux: Aux) -> None:
         """Note the least losses of the candidates, where they are compared to those."""
@@ -104,10 +108,16 @@ class MIR(ER):
         """Return what is stored of a batch; no loss is known yet."""
         fields = super().kept(batch)
         if self.compare == "best":
-            fields["best"] = torch.full(batch.y.shape[:1], torch.inf, device=batch.y.device)
+            start = math.inf if self.info.target == "real" else math.log(self.info.n_classes)
+            fields["best"] = torch.full(batch.y.shape[:1], start, device=batch.y.device)
         return fields
 
     def losses_at(self, parameters: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        """Return the loss of each sample (B,) with other parameters."""
-        logits: Any = functional_call(self, dict(parameters), ("logits", batch.x, batch.task))
-        return self.per_sample(logits, batch)
+        """Return the loss of each sample (B,) with other parameters, and the masks that the step's key draws."""
+        statistics = {f"learner.{n}": b.clone() for n, b in self.learner.named_buffers()}
+        losses: Tensor = functional_call(self, {**parameters, **statistics}, ("losses", batch))
+        return losses
+
+    def losses(self, batch: Batch) -> Tensor:
+        """Return the loss of each sample: (B,)."""
+        return self.per_sample(self.logits(batch.x, batch.task), batch)

@@ -25,9 +25,11 @@ class NCM(Frozen):
 
     The backbone is trained by cross-entropy for the first `after` tasks and then frozen: 0 for a pre-trained (or
     random) backbone, 1 to learn features on the first task, a large number to keep it plastic, in which case the means
-    of earlier classes go stale as the features drift. Means are taken over a task's training split at its end; where
-    tasks have a class in common, they are merged by the number of samples. That is no way to learn the same classes in
-    several domains, so `domain` is refused.
+    of earlier classes go stale as the features drift. Means are taken over a task's training split at its end; when the
+    last of the tasks that train the backbone ends, those of all of them are taken anew with the features to stay (which
+    looks at their data again). Where tasks have a class in common, they are merged by the number of samples. That is no
+    way to learn the same classes in several domains, so `domain` is refused; in ``task`` with shared labels the means
+    are merged all the same.
 
     Args:
         learner: see `Strategy`.
@@ -54,6 +56,8 @@ class NCM(Frozen):
         expect(space in SPACES, "strategy.space", f"in {list(SPACES)}", space)
         expect(space == "features" or after == 0, "strategy.after", "0 where strategy.space is inputs", after)
         self.normalise, self.space = normalise, space
+        self.__dict__["sees"] = "past" if after > 1 else "current"  # speaks for the class
+        self.base: list[Task] = []  # whose statistics are taken anew when the present task ends
         if not isinstance(learner.head, nn.Linear):
             raise ConfigError(f"Expected `learner.head` a linear layer over features, got {learner.head}")
         expect(info.target == "class", "stream", "with one label a sample", info.target)
@@ -71,6 +75,7 @@ class NCM(Frozen):
 
     def training_data(self, stream: TrainingView, k: int) -> TrainingData:
         """Return task k, or nothing where there is nothing to train."""
+        self.base = [stream[j] for j in range(self.after)] if k == self.after - 1 > 0 else []
         return TrainingData([]) if self.frozen else super().training_data(stream, k)
 
     def features(self, x: Tensor) -> Tensor:
@@ -80,7 +85,20 @@ class NCM(Frozen):
 
     @torch.no_grad()
     def end_task(self, task: Task) -> None:
-        """Take the task's samples into the means."""
+        """Take the task's samples into the statistics, or those of all tasks that trained the backbone."""
+        if self.base:  # what is there was taken of features that have changed since
+            self.forget()
+        for part in self.base or [task]:
+            self.take(part)
+        self.base = []
+
+    def forget(self) -> None:
+        """Empty the statistics."""
+        self.mean.zero_()
+        self.count.zero_()
+
+    def take(self, task: Task) -> None:
+        """Take a task's samples into the statistics."""
         for batch in task.train.in_order(1000):
             self.observe(self.features(batch.x), batch.y)
 

@@ -80,13 +80,22 @@ class OGD(Strategy):
 
     @torch.no_grad()
     def end_task(self, task: Task) -> None:
-        """Store the gradients of the outputs at samples of this task."""
+        """Store the gradients of the outputs at samples of this task, if any comes after it."""
         order = torch.randperm(len(task.train), generator=generator(self.info.seed, "ogd", task.index))
         chosen = order[: self.samples].to(task.train.device)
-        if len(chosen) == 0:
+        if len(chosen) == 0 or task.index + 1 == self.info.n_tasks:
             return
         batch = task.train.batch(chosen, torch.zeros((), dtype=torch.long, device=task.train.device), augment=False)
         self.basis = torch.cat([self.basis, orthonormal(self.output_gradients(batch), self.basis)])
+
+    def growth(self) -> int:
+        """Return the bytes of the stored gradients that are still missing, of tasks with all their samples."""
+        outputs = [1] * self.info.n_tasks
+        if self.outputs == "all":
+            met = self.task_classes if self.head == "multi" else self.task_classes.cumsum(0) > 0
+            outputs = met.sum(1).tolist() if self.head != "single" else [self.info.n_classes] * self.info.n_tasks
+        missing = max(0, self.samples * sum(outputs[:-1]) - len(self.basis))
+        return missing * self.basis.shape[1] * self.basis.element_size()
 
     def output_gradients(self, batch: Batch) -> Tensor:
         """Return the gradients of the chosen outputs at every sample: (N, P)."""

@@ -108,14 +108,15 @@ class Memory(nn.Module):
             purpose: name of the draw; two draws of a step need two names.
 
         Returns:
-            the fields (n, ...) and valid (n,) bool: False where fewer than n samples are stored.
+            the fields (n, ...) and valid (n,) bool: False where fewer than n samples are stored; such rows repeat valid
+            ones, so that batch statistics are those of samples.
         """
         chance = self.filled.to(torch.float32) if weights is None else self.filled * weights
         if replace:
             slots = self.draw(n, key, chance, purpose)
             return self.read(slots), self.filled[slots]
         slots, valid = self.distinct(n, key, chance, purpose)
-        return self.read(slots), valid
+        return self.read(repeated(slots, valid)), valid
 
     def distinct(self, n: int, key: Tensor, chance: Tensor, purpose: str) -> tuple[Tensor, Tensor]:
         """Draw min(n, M) slots without replacement by relative `chance` (M,); return them and which are filled."""
@@ -143,7 +144,7 @@ class Shares(Memory):
     """A memory cut into equal shares, one a group, that counts the samples offered to each.
 
     Args:
-        capacity: slots M; each group has M // groups.
+        capacity: slots M; each group has M // groups, and the remainder stays empty.
         fields: see `Memory`.
         groups: number of groups (1, or the classes or tasks of the stream).
 
@@ -179,7 +180,25 @@ class Shares(Memory):
         self.write(group * self.share + place, place < self.share, values)
 
 
-def join(batch: Batch, fields: Fields) -> Batch:
-    """Return a batch (B + n) of the incoming samples followed by recalled ones."""
-    x = torch.cat([batch.x, fields["x"].to(batch.x.dtype)])
-    return Batch(x, torch.cat([batch.y, fields["y"]]), torch.cat([batch.task, fields["task"]]), batch.key)
+def repeated(slots: Tensor, valid: Tensor) -> Tensor:
+    """Return slots (n,) of which the first ones are `valid` (n,), with those in the place of the others."""
+    index = torch.arange(len(slots), device=slots.device)
+    return slots[torch.where(valid, index, index % valid.sum().clamp_min(1))]
+
+
+def recalled(batch: Batch, fields: Fields, valid: Tensor) -> Batch:
+    """Return recalled samples (n, ...) as a batch; where none is `valid` (n,), samples of `batch` stand for them."""
+    own = torch.arange(len(valid), device=valid.device) % len(batch.y)
+
+    def choose(stored: Tensor, present: Tensor) -> Tensor:
+        return torch.where(valid.any(), stored.to(present.dtype), present[own])
+
+    x, y = choose(fields["x"], batch.x), choose(fields["y"], batch.y)
+    return Batch(x, y, choose(fields["task"], batch.task), batch.key)
+
+
+def join(batch: Batch, fields: Fields, valid: Tensor) -> Batch:
+    """Return a batch (B + n) of the incoming samples followed by recalled ones; see `recalled`."""
+    past = recalled(batch, fields, valid)
+    x, y = torch.cat([batch.x, past.x]), torch.cat([batch.y, past.y])
+    return Batch(x, y, torch.cat([batch.task, past.task]), batch.key)

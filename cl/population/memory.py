@@ -31,10 +31,12 @@ def free_bytes(device: torch.device) -> int:
 def bytes_per_replica(engine: Engine) -> int:
     """Estimate what one more replica takes in bytes: stacked state, moments, gradients, activations, test batches.
 
-    Activations are what the backward pass of one forward pass keeps, counted on a copy of the strategy.
+    The state is as large as it grows (`Strategy.growth`). Activations are what the backward pass of one forward pass
+    keeps, counted on a copy of the strategy.
     """
     strategy = copy.deepcopy(engine.strategy)
-    state = sum(t.numel() * t.element_size() for t in (*strategy.parameters(), *strategy.buffers()))
+    held = sum(t.numel() * t.element_size() for t in (*strategy.parameters(), *strategy.buffers()))
+    state = held + strategy.growth()
     trained = sum(p.numel() * p.element_size() for p in strategy.parameters() if p.requires_grad)
     rows = engine.options.batch_size
     kept: dict[int, int] = {}

@@ -27,6 +27,8 @@ CONF = Path(__file__).parents[2] / "conf" / "strategy"
 LEARNERS = {
     "mlp": lambda info: MLP(info.input_shape, info.n_classes, hidden=(16, 16)),
     "cnn": lambda info: CNN(info.input_shape, info.n_classes, channels=(8,), hidden=(16,)),
+    "batch norm": lambda info: MLP(info.input_shape, info.n_classes, hidden=(16, 16), norm="batch"),
+    "dropout": lambda info: MLP(info.input_shape, info.n_classes, hidden=(16, 16), dropout=0.2),
     "gru": lambda info: GRU(info.input_shape, info.n_classes, hidden=16),
     "transformer": lambda info: Transformer(info.input_shape, info.n_classes, width=16, heads=2),
 }

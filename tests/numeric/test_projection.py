@@ -302,3 +302,38 @@ def test_agem_takes_its_reference_from_earlier_tasks_alone():
     descend(online, TinyStream("online"), 0, 2, 0.1)
     assert online.earlier() is None
     assert int(online.memory.filled.sum()) == 10
+
+
+def test_ridge_is_added_to_the_products():
+    g, past = draw(9), draw(3, 9, seed=1)
+    weights = np.linalg.solve((past @ past.T).numpy() + 5 * np.eye(3), -(past @ g).numpy())
+    expected = g + torch.as_tensor(weights, dtype=g.dtype) @ past
+    torch.testing.assert_close(cone(g, past, -1e6, ridge=5.0), expected, rtol=1e-4, atol=1e-5)
+
+
+def normalised(info):
+    return MLP(info.input_shape, info.n_classes, hidden=(16,), norm="batch")
+
+
+def test_gpm_keeps_running_statistics_as_the_first_task_left_them():
+    """All energy held: the first task is answered as before, by a network that normalises batches."""
+    stream = TinyStream("task")
+    run = engine(GPM, stream, make_learner=normalised, threshold=1.0, epochs=3)
+    run.run_task(0)
+    before = {n: b.clone() for n, b in run.strategy.learner.named_buffers()}
+    run.run_task(1)
+    after = dict(run.strategy.learner.named_buffers())
+    assert any("running" in n for n in before)
+    assert all(torch.equal(after[n], b) for n, b in before.items())
+
+
+@pytest.mark.parametrize("outputs", ["label", "mean", "all"])
+@pytest.mark.parametrize("scenario", ["task", "domain", "class"])
+def test_ogd_says_how_large_it_grows(scenario, outputs):
+    made = engine(OGD, TinyStream(scenario), samples=7, outputs=outputs, epochs=1)
+    basis = made.strategy.basis
+    expected = basis.numel() * basis.element_size() + made.strategy.growth()
+    made.run()
+    basis = made.strategy.basis
+    assert basis.numel() * basis.element_size() == expected > 0
+    assert made.strategy.growth() == 0

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.covariance import OAS
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.neighbors import NearestCentroid
 
@@ -95,3 +96,29 @@ def test_a_fixed_covariance_stays():
 def test_nothing_is_trained_after_the_freeze():
     trained = train(NCM, TinyStream("class"), epochs=2, after=1)
     assert trained.task_steps == [10, 0, 0]
+
+
+@pytest.mark.parametrize(("kind", "normalise"), [(NCM, False), (NCM, True), (SLDA, False)])
+def test_base_tasks_are_taken_together_through_the_features_that_stay(kind, normalise):
+    """The backbone learns on two of three tasks; the means of all are those of the final features."""
+    stream = TinyStream("class")
+    strategy = train(kind, stream, epochs=5, after=2, normalise=normalise).strategy
+    assert strategy.sees == "past"
+    z, y, _ = features(strategy, stream)
+    np.testing.assert_allclose(strategy.mean.numpy(), NearestCentroid().fit(z, y).centroids_, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(strategy.count.numpy(), np.full(6, 40))
+    if kind is SLDA:
+        inside = z - np.stack([z[y == c].mean(0) for c in range(6)])[y]
+        np.testing.assert_allclose(strategy.scatter.numpy(), inside.T @ inside, rtol=1e-3, atol=1e-4)
+        assert int(strategy.scattered) == 240
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_oas_is_scikit_learns(after):
+    stream = TinyStream("class")
+    strategy = train(SLDA, stream, epochs=3, after=after, covariance="oas", plastic=False).strategy
+    z, y, _ = features(strategy, stream)
+    base = y < 2 * after
+    inside = (z - np.stack([z[y == c].mean(0) for c in range(6)])[y])[base]
+    expected = OAS(assume_centered=True).fit(inside).covariance_
+    np.testing.assert_allclose(strategy.scatter.numpy() / base.sum(), expected, rtol=1e-3, atol=1e-5)

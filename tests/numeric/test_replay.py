@@ -212,3 +212,83 @@ def test_settings_that_need_boundaries_are_refused_without_them():
             ER(learner, stream.info, **fields)
     with pytest.raises(ConfigError, match="strategy=rehearsal"):
         ER(learner, stream.info, memory="herding")
+
+
+def replaying(kind, norm="none", dropout=0.0, **fields):
+    """A strategy with a learner of batch normalisation or dropout, its memory full or empty; the next batch."""
+    stream = TinyStream("class")
+    with seeded(0, "learner"):
+        learner = MLP(stream.info.input_shape, stream.info.n_classes, hidden=(16,), norm=norm, dropout=dropout)
+    return kind(learner, stream.info, **{"memory_size": 40, **fields}), stream
+
+
+@pytest.mark.parametrize("learner", [{"norm": "batch"}, {"dropout": 0.5}])
+@pytest.mark.parametrize("compare", ["present", "best"])
+def test_a_virtual_step_of_no_size_harms_nothing(learner, compare):
+    """Other masks, or other statistics, before and after it would show as harm."""
+    mir, stream = replaying(MIR, virtual_lr=1e-30, replay_batch=5, candidates=20, compare=compare, **learner)
+    keys = step_keys(0, 0, 0, 2)
+    mir.remember(stream[0].train.batch(torch.arange(0, 80, 2), keys[0]), {})
+    if compare == "best":
+        mir.memory["best"].fill_(1e3)
+    before = {n: b.clone() for n, b in mir.learner.named_buffers() if "dropout" not in n}
+    batch = stream[0].train.batch(torch.arange(20), keys[1])
+    seen = []
+    losses_at = mir.losses_at
+    mir.losses_at = lambda p, b: seen.append(losses_at(p, b)) or seen[-1]
+    assert mir.recall(batch)[1].all()
+    assert torch.equal(*seen)
+    assert seen[0].std() > 0
+    assert all(torch.equal(b, before[n]) for n, b in mir.learner.named_buffers() if n in before)
+
+
+def test_mir_takes_the_losses_of_training_with_batch_statistics():
+    mir, stream = replaying(MIR, norm="batch", candidates=20, replay_batch=5)
+    keys = step_keys(0, 0, 0, 2)
+    mir.remember(stream[0].train.batch(torch.arange(0, 80, 2), keys[0]), {})
+    loss, aux = mir.training_loss(stream[0].train.batch(torch.arange(20), keys[1]))
+    fields = mir.memory.read(aux["candidates"])
+    with torch.no_grad():
+        expected = torch.nn.functional.cross_entropy(mir.learner(fields["x"]), fields["y"], reduction="none")
+    torch.testing.assert_close(aux["losses"], expected)
+    assert torch.isfinite(loss)
+
+
+@pytest.mark.parametrize("kind", [ER, ERACE, DER, DERpp, MIR])
+@pytest.mark.parametrize("stored", [0, 3])
+def test_empty_slots_are_no_part_of_batch_statistics(kind, stored):
+    """Whatever lies in empty slots changes neither loss nor running statistics."""
+    found = []
+    for rubbish in (0.0, 50.0):
+        strategy, stream = replaying(kind, norm="batch", replay_batch=10)
+        keys = step_keys(0, 0, 0, 2)
+        if stored:
+            batch = stream[0].train.batch(torch.arange(stored), keys[0])
+            strategy.remember(batch, {"logits": torch.zeros(stored, stream.info.n_classes)})
+        strategy.memory["x"][~strategy.memory.filled] = rubbish
+        loss, _ = strategy.training_loss(stream[0].train.batch(torch.arange(20, 40), keys[1]))
+        found.append([loss.detach(), *(b.clone() for n, b in strategy.learner.named_buffers())])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", [ER, ERACE, MIR])
+@pytest.mark.parametrize("memory", ["ring", "reservoir", "balanced"])
+def test_every_pair_of_task_and_class_that_occurs_has_a_share(kind, memory):
+    strategy = train(kind, TinyStream("class"), memory_size=30, memory=memory, groups="both", epochs=2).strategy
+    assert strategy.memory.filled.all()
+    assert torch.bincount(strategy.memory["y"]).tolist() == [5] * 6
+
+
+def test_er_ace_lets_classes_from_the_highest_seen_on_compete():
+    ace, batch, _ = made(ERACE, head="single", replay_batch=10, compete="unseen")
+    fields, _ = ace.recall(batch)
+    own = batch._replace(y=torch.full_like(batch.y, 2))
+    for highest, among in ((0, [2, 3, 4, 5]), (4, [2, 4, 5])):
+        ace.highest.fill_(highest)
+        allowed = np.isin(np.arange(6), among)
+        expected = cross_entropy(ace.logits(own.x, own.task), own.y, allowed).mean()
+        expected += cross_entropy(ace.logits(fields["x"], fields["task"]), fields["y"], np.ones(6, bool)).mean()
+        assert ace.loss(own).item() == pytest.approx(expected, rel=1e-5)
+    ace.remember(batch, {})
+    assert int(ace.highest) == 4

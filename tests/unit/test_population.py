@@ -2,6 +2,7 @@
 
 import copy
 import io
+from functools import partial
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from cl.testing import TinyStream
 from cl.testing.tiny import state
 from cl.training import TrainingOptions
 from strategies.joint import Joint
+from strategies.ogd import OGD
 from tests.unit.test_check_strategy import Decayed
 
 SEEDS = range(3)
@@ -278,6 +280,13 @@ def test_bytes_per_replica_counts_weights_and_activations():
     one, two = memory.bytes_per_replica(small), memory.bytes_per_replica(large)
     assert one > 5 * weights
     assert two - one == 2 * 16 * 4 * (16 + 16 + 16)  # kept twice over: input and two hidden layers of 16 more samples
+
+
+def test_bytes_per_replica_counts_what_tasks_to_come_add():
+    """Two of three tasks store the gradients of 10 or of 11 samples, each as large as the network."""
+    ten, eleven = (make(0, strategy=partial(OGD, samples=n)) for n in (10, 11))
+    network = sum(p.numel() * 4 for p in ten.strategy.parameters())
+    assert memory.bytes_per_replica(eleven) - memory.bytes_per_replica(ten) == 2 * 2 * network  # kept twice over
 
 
 class Cut(Exception):
