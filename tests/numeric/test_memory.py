@@ -260,7 +260,11 @@ def test_join_appends_and_keeps_the_type():
     stream = TinyStream("class")
     batch = next(stream[0].train.in_order(4))
     tokens = batch._replace(x=torch.tensor([[16_777_215, 3]]).expand(4, 2))
-    both = join(tokens, {"x": torch.tensor([[16_777_213.0, 7.0]]), "y": torch.tensor([5]), "task": torch.tensor([2])})
+    both = join(
+        tokens,
+        {"x": torch.tensor([[16_777_213.0, 7.0]]), "y": torch.tensor([5]), "task": torch.tensor([2])},
+        torch.tensor([True]),
+    )
     assert both.x.dtype == torch.long
     assert both.x[-1].tolist() == [16_777_213, 7]
     assert both.y[-1] == 5
