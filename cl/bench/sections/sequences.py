@@ -79,7 +79,7 @@ def public(name: str, checkout: Path, options: Options) -> list[Row]:
         x[:, :COPY, :SYMBOL] = torch.randint(2, (batch, COPY, SYMBOL)).float()
         x[:, COPY, SYMBOL] = 1
         make = {"ntm": NTM, "dnc": DNC}[name]
-        ours = make((length, SYMBOL + 1), SYMBOL, target="real", outputs="steps", **sizes)
+        ours = make((length, SYMBOL + 1), SYMBOL, target="steps", outputs="steps", **sizes)
         theirs = {"ntm": TheirNTM, "dnc": TheirDNC}[name](package)
         times = in_turns([copier(net, x, options) for net in (ours, theirs)], options.rounds)
         found.append(Row("sequences", f"{name}, copy, batch {batch}", f"pytorch-{name}", times[0], times[1], 1.3))
