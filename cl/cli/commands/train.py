@@ -4,7 +4,7 @@
     lethe train -m strategy=naive,ewc,er seed=0,1,2
 
 Words are key=value overrides in Hydra's grammar; `lethe list` shows the choices of a group, `lethe train --cfg` the
-whole configuration with its comments.
+whole configuration (conf/GROUP/NAME.yaml tells the meaning of each field).
 
 options:
   -m, --multirun    a sweep: values separated by commas give one run each
