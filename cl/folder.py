@@ -21,6 +21,7 @@ import yaml
 import cl
 from cl.errors import ConfigError
 from cl.files import atomic_path
+from cl.settings import read_anyhow
 
 STATES = ("running", "complete", "failed", "interrupted")
 # Keys that say where and how a run is carried out, not what it computes.
@@ -29,7 +30,7 @@ _OUTSIDE = ("seed", "replicas", "output", "name", "group", "tags", "resume", "tr
 
 def config_hash(config: Mapping[str, Any]) -> str:
     """Return 8 hexadecimal digits that name what a run computes: equal for the seeds of one configuration."""
-    inside = {k: v for k, v in config.items() if k not in _OUTSIDE}
+    inside = {k: v for k, v in read_anyhow(config).items() if k not in _OUTSIDE}
     return hashlib.blake2b(json.dumps(inside, sort_keys=True).encode(), digest_size=4).hexdigest()
 
 

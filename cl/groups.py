@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cl.metrics.base import measure
 from cl.results import Results
 from cl.runs import Run, flatten
+from cl.settings import read_anyhow
 
 Array = NDArray[np.float64]
 # What may differ between two runs of one condition: the seed, and where and on what the run was made.
@@ -72,7 +73,7 @@ class Group:
 
 def condition(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration without the seed and without what says where and on what it ran."""
-    return {key: value for key, value in config.items() if key not in ASIDE}
+    return {key: value for key, value in read_anyhow(config).items() if key not in ASIDE}
 
 
 def target_name(node: object) -> str:

@@ -12,6 +12,7 @@ from cl.build import check_type
 from cl.errors import ConfigError, expect
 
 GROUPS = ("stream", "learner", "strategy", "optimizer", "scheduler", "training", "evaluation", "measures", "tracker")
+READING = ("workers", "prefetch")  # of a source: how samples are read, which does not change them
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,15 @@ class Settings:
         if isinstance(self.replicas, list):
             return list(self.replicas)
         return [self.seed + i for i in range(self.replicas)]
+
+
+def read_anyhow(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration, or a part of one, without what says only how its sources read their samples."""
+    nested = {k: v for k, v in config.items() if k in ("stream", "source") and isinstance(v, Mapping)}
+    found = {**config, **{k: read_anyhow(v) for k, v in nested.items()}}
+    if isinstance(source := found.get("source"), dict):
+        found["source"] = {k: v for k, v in source.items() if k not in READING}
+    return found
 
 
 def recorded(folder: Path) -> dict[str, Any]:

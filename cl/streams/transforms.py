@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cl.build import check_type
 from cl.errors import ConfigError, expect
 from cl.seeding import integers, uniform
 from cl.streams.changes import Change
@@ -158,13 +159,14 @@ def augmentation_of(spec: Mapping[str, Any] | None) -> Augmentation | None:
     """Return the augmentation of a mapping of its fields, or None.
 
     Raises:
-        ConfigError: a key is unknown.
+        ConfigError: a key is unknown, or a value of the wrong type (a word such as ``no`` is no false).
     """
     if spec is None:
         return None
-    names = [field.name for field in fields(Augmentation)]
-    for name in spec:
-        expect(name in names, "stream.augmentation", f"to hold keys of {names} alone", name)
+    kinds = {field.name: field.type for field in fields(Augmentation)}
+    for name, value in spec.items():
+        expect(name in kinds, "stream.augmentation", f"to hold keys of {list(kinds)} alone", name)
+        check_type(value, kinds[name], f"stream.augmentation.{name}")
     return Augmentation(**spec)
 
 
