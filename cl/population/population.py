@@ -9,6 +9,7 @@ from torch import nn
 
 from cl.engine import Engine
 from cl.errors import TrainingError, expect
+from cl.population.apart import DiffersError, alike
 from cl.population.lanes import Lanes
 from cl.population.measure import measure
 from cl.population.memory import fitting
@@ -148,11 +149,16 @@ class Population:
             self._fail(engine, error)
 
     def _smaller(self, group: list[Engine], error: Exception) -> list[list[Engine]]:
-        """Return what to try where a group cannot be stacked: replicas with equal numbers, then each alone."""
+        """Return what to try where a group cannot be stacked: replicas with equal attributes, then each alone."""
+        name = type(group[0].strategy).__name__
+        if isinstance(error, DiffersError):
+            equal = alike([e.strategy for e in group], lambda place: place[1] == "info")
+            if len(equal) > 1:
+                self._note(f"{name}: replicas with different attributes run apart: {_line(error)}")
+                return [[group[i] for i in part] for part in equal]
         by_number: dict[Any, list[Engine]] = {}
         for engine in group:
             by_number.setdefault(tuple(sorted(numbers(engine.strategy).items())), []).append(engine)
-        name = type(group[0].strategy).__name__
         if len(by_number) > 1:
             self._note(f"{name}: replicas with different numbers run apart: {_line(error)}")
             return list(by_number.values())
@@ -163,7 +169,9 @@ class Population:
         stack = Stack([e.strategy for e in group]) if len(group) > 1 else None
         try:
             measure(group, stack)
-        except RuntimeError as error:
+        except Exception as error:  # as in `_train`
+            if stack is None:
+                raise
             self._note(f"{type(group[0].strategy).__name__} is measured replica by replica: {_line(error)}")
             measure(group, None)
 

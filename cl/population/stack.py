@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from cl.compiler import compiled
+from cl.population.apart import differing, hide
 from cl.population.linear import in_memory_order
 from cl.population.number import Number
 from cl.strategy import Strategy
@@ -51,6 +52,8 @@ def _is_plain(value: Any) -> bool:
 class Stack:
     """S strategies of equal `structure` whose tensors are views into stacked ones.
 
+    Other attributes may differ where no hot-path method uses them; one that does raises `DiffersError`.
+
     Args:
         strategies: the replicas, all in training or all in evaluation mode.
         compile: True compiles the loss, where no number differs between the replicas.
@@ -64,18 +67,20 @@ class Stack:
         self.strategies = list(strategies)
         first = self.strategies[0]
         self.trainable = [n for n, p in first.named_parameters() if p.requires_grad]
+        apart = dict.fromkeys(place for s in self.strategies[1:] for place in differing(first, s))
         own = [dict((*s.named_parameters(), *s.named_buffers())) for s in self.strategies]
         self.tensors = {name: torch.stack([tensors[name].detach() for tensors in own]) for name in own[0]}
         for i, (strategy, tensors) in enumerate(zip(self.strategies, own, strict=True)):
             _replace(strategy, {id(t): self.tensors[name][i] for name, t in tensors.items()})
         fields = [numbers(s) for s in self.strategies]
-        differing = [key for key in fields[0] if any(f[key] != fields[0][key] for f in fields)]
-        self.values = {key: [f[key] for f in fields] for key in differing}
+        varied = [key for key in fields[0] if any(f[key] != fields[0][key] for f in fields)]
+        self.values = {key: [f[key] for f in fields] for key in varied}
         self.numbers = {key: torch.tensor(v, device=first.active.device) for key, v in self.values.items()}
         self.module = _skeleton(first)
+        hide(self.module, list(apart))
         if not compile:  # the compiler orders memory itself
             in_memory_order(self.module)
-        self.program = compiled(self._mapped("training_loss", {})) if compile and not differing else None
+        self.program = compiled(self._mapped("training_loss", {})) if compile and not varied else None
 
     def __len__(self) -> int:
         return len(self.strategies)

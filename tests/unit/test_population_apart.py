@@ -1,7 +1,9 @@
 """Populations that run replica by replica: they say why, and every replica is the run alone."""
 
+from collections import deque
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
@@ -93,3 +95,90 @@ def test_a_few_replicas_on_a_cpu_run_one_after_another():
     assert notes(one, FEW - 1) == few
     assert notes(one, FEW) == []
     assert notes(one, FEW - 1, of=FEW) == []
+
+
+class Layered(Strategy):
+    """Weight decay whose strengths are in something that no stack can hold; strength 0.3 for even seeds, 0 for odd."""
+
+    def __init__(self, learner, info, wrap, read):
+        super().__init__(learner, info)
+        self.strengths, self.read = wrap(0.3 * (1 - info.seed % 2)), read
+
+    def penalty(self):
+        return self.read(self.strengths) * sum(p.square().sum() for p in self.learner.parameters())
+
+
+class Box:
+    """A plain object."""
+
+    def __init__(self, content):
+        self.content = content
+
+
+HOLDERS = {
+    "list": (lambda s: [s, 1.0], lambda held: held[0]),
+    "tuple": (lambda s: (1.0, s), lambda held: held[1]),
+    "dict": (lambda s: {"a": {"b": s}}, lambda held: held["a"]["b"]),
+    "tensor": (torch.tensor, lambda held: held),
+    "array": (lambda s: np.array([s]), lambda held: float(held[0])),
+    "object": (Box, lambda held: held.content),
+    "closure": (lambda s: lambda: s, lambda held: held()),
+    "deque": (lambda s: deque([s]), lambda held: held[0]),
+}
+
+
+@pytest.mark.parametrize("name", HOLDERS)
+def test_replicas_that_differ_in_more_than_plain_numbers_run_apart(name):
+    wrap, read = HOLDERS[name]
+    alone, population = alone_and_together(partial(Layered, wrap=wrap, read=read))
+    [note] = population.notes
+    assert "Layered: replicas with different attributes run apart: DiffersError: `strengths` differs" in note
+    close(alone, population.engines)
+
+
+@pytest.mark.parametrize("name", HOLDERS)
+def test_equal_values_are_no_reason_to_run_apart(name):
+    wrap, read = HOLDERS[name]
+    _, population = alone_and_together(partial(Layered, wrap=lambda _: wrap(0.1), read=read))
+    assert population.notes == []
+
+
+def test_what_cannot_be_compared_runs_apart_and_says_so():
+    class Slots:
+        __slots__ = ("content",)
+
+        def __init__(self, content):
+            self.content = content
+
+    alone, population = alone_and_together(partial(Layered, wrap=Slots, read=lambda held: held.content))
+    assert "`strengths` differs" in population.notes[0]
+    close(alone, population.engines)
+
+
+class BySeed(Strategy):
+    """Looks at the seed, or does not."""
+
+    looks = True
+
+    def penalty(self):
+        return (self.info.seed if self.looks else self.info.n_tasks) * self.learner.head.bias.square().sum()
+
+
+@pytest.mark.parametrize("looks", [True, False])
+def test_the_seed_keeps_only_those_apart_that_compute_with_it(looks):
+    alone, population = alone_and_together(type("BySeed", (BySeed,), {"looks": looks}))
+    assert bool(population.notes) is looks
+    close(alone, population.engines)
+
+
+class Kept(Strategy):
+    """Keeps what differs between replicas and compares with no other, for its host path."""
+
+    def begin_task(self, task):
+        self.tasks = [task]
+
+
+def test_what_only_the_host_path_uses_keeps_no_replicas_apart():
+    alone, population = alone_and_together(Kept)
+    assert population.notes == []
+    close(alone, population.engines)
