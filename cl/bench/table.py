@@ -76,7 +76,7 @@ def in_turns(
 def machine(device: torch.device, threads: int) -> dict[str, Any]:
     """Return what the figures were made on."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return {"device": name, "cores": threads, "torch": torch.__version__, "python": platform.python_version()}
+    return {"device": name, "threads": threads, "torch": torch.__version__, "python": platform.python_version()}
 
 
 def show(rows: Sequence[Row]) -> str:

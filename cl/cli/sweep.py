@@ -5,6 +5,7 @@ import functools
 import itertools
 import json
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -56,6 +57,9 @@ def sweep(words: Sequence[str]) -> list[tuple[Path, str, str]]:
             if not (folder / JOBS).exists():  # nothing was started
                 raise
             trouble = f"{type(error).__name__}: {error}; the same command with resume=auto does what is left"
+    if not (folder / JOBS).exists():
+        shutil.rmtree(folder)  # made by `own` for this sweep; Hydra has left its overrides there
+        raise ConfigError(f"Expected overrides that give one job or more, got {list(words)}")
     lines = [json.loads(line) for line in (folder / JOBS).read_text().splitlines()]
     if all(line["status"] == "refused" for line in lines):
         raise ConfigError(lines[0]["message"])

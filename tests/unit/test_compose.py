@@ -3,6 +3,7 @@
 import pytest
 
 from cl.cli.compose import compose
+from cl.cli.sweep import sweep
 from cl.errors import ConfigError
 
 SMALL = "{_target_:cl.streams.sources.Several,sources:[{_target_:cl.streams.sources.MNIST}],size:14}"
@@ -28,3 +29,10 @@ def test_another_block_in_the_place_of_one():
     source = compose(["stream=pixel_mnist", *advice])["stream"]["source"]["source"]
     assert source["_target_"] == "cl.streams.sources.Several"
     assert source["size"] == 14
+
+
+@pytest.mark.parametrize("word", ["strategy=glob(zz*)", "seed=range(0,0)"])
+def test_a_sweep_without_jobs_is_refused(word, tmp_path):
+    with pytest.raises(ConfigError, match="one job or more"):
+        sweep([word, f"output={tmp_path}"])
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
