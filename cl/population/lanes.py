@@ -96,7 +96,10 @@ class Lanes:
             engine.seconds["train"] += spent / len(engines)
 
     def _ready(self) -> list[slice]:
-        """Return the lanes that step now: those furthest behind, counted in epochs, with the largest batch."""
+        """Return the lanes that step now: those furthest behind, counted in epochs, with the largest batch.
+
+        Of these, the ones at the same place on their batch (`training.updates`) as the first.
+        """
         waiting = [i for i, e in enumerate(self.engines) if not e.done]
         if not waiting:
             return []
@@ -104,7 +107,14 @@ class Lanes:
         chosen = [i for i, epoch in zip(waiting, epochs, strict=True) if epoch == min(epochs)]
         size = sizes(self.engines, chosen)
         largest = max(size.values())
-        return list(_runs([i for i in chosen if size[i] == largest]))
+        chosen = [i for i in chosen if size[i] == largest]
+        places = {i: self._on_batch(self.engines[i]) for i in chosen}
+        return list(_runs([i for i in chosen if places[i] == places[chosen[0]]]))
+
+    @staticmethod
+    def _on_batch(engine: Engine) -> tuple[bool, bool]:
+        """Return whether an engine's step is the first and the last one on its batch."""
+        return engine.schedule.begins_batch(engine.step), engine.schedule.ends_batch(engine.step)
 
     def _score_before(self, lanes: slice, batch: Batch) -> Tensor:
         """Return the accuracy of `lanes` on their batches (n, B, ...) before any step was taken on them: (n,)."""
@@ -118,7 +128,8 @@ class Lanes:
     ) -> Tensor:
         """Take one step of the contract in all `lanes`, as `Updater` does in one; no optimiser is a rehearsal.
 
-        Lanes that step together have batches of one size in one epoch, and so all are at the same step on them.
+        Lanes that step together have batches of one size in one epoch, and are all at the first or the last step on
+        them, or at neither.
         """
         stack = self.stack
         tensors = stack.part(lanes, trainable=True)

@@ -140,6 +140,22 @@ def test_a_population_is_the_runs_alone(kind):
             torch.testing.assert_close(state(replica.strategy)[name], t, rtol=1e-4, atol=1e-5)
 
 
+def test_replicas_at_different_steps_on_their_batches_do_not_step_together():
+    """With 3 steps a task and 2 on each batch, streams of one and of two batches are apart after the first."""
+    def engines():
+        streams = [TinyStream("class", seed=s, samples=n) for s, n in enumerate([5, 13, 5, 13])]
+        return [made(ER, s, stream, updates=2, epochs=None, steps=3) for s, stream in enumerate(streams)]
+
+    alone = engines()
+    for engine in alone:
+        engine.run()
+    population = Population(engines(), always=True)
+    population.run()
+    for one, replica in zip(alone, population.engines, strict=True):
+        for name, t in state(one.strategy).items():
+            torch.testing.assert_close(state(replica.strategy)[name], t, rtol=1e-4, atol=1e-5)
+
+
 def test_online_accuracy_is_that_before_the_first_step_on_a_batch():
     scores = made(Naive).run().online_accuracy[0].reshape(-1, 3)
     assert (scores == scores[:, :1]).all()
