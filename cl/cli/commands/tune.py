@@ -17,6 +17,7 @@ options:
 import argparse
 import itertools
 import json
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -48,6 +49,7 @@ def main(argv: Sequence[str]) -> int:
     asked = parser.parse_intermixed_args(list(argv))
     from cl.tuning import Protocol, report
 
+    expect(math.isfinite(asked.validation), "--validation", "a share below 1 or a number of samples", asked.validation)
     held = asked.validation if asked.validation < 1 else int(asked.validation)
     protocol = Protocol(tuple(_seeds("seeds", asked.seeds)), held, asked.tasks)
     final = [] if asked.final == "none" else _seeds("final", asked.final)
@@ -74,9 +76,11 @@ def main(argv: Sequence[str]) -> int:
 
 def _seeds(name: str, text: str) -> list[int]:
     try:
-        return [int(s) for s in text.split(",")]
+        found = [int(s) for s in text.split(",")]
     except ValueError as error:
         raise ConfigError(f"Expected `--{name}` whole numbers separated by commas, got {text!r}") from error
+    expect(len(set(found)) == len(found) and min(found) >= 0, f"--{name}", "different seeds >= 0", text)
+    return found
 
 
 def split(words: Sequence[str]) -> tuple[list[str], list[Any]]:
@@ -87,9 +91,12 @@ def split(words: Sequence[str]) -> tuple[list[str], list[Any]]:
 
     with mistakes(words):
         parsed = OverridesParser.create().parse_overrides(list(words))
+    for o in parsed:
+        key, word = o.key_or_group, o.input_line
+        expect(key not in ("seed", "replicas"), "words", "without seed (use --seeds and --final)", word)
+        asks = o.is_sweep_override() and key.split(".")[0] in ("stream", "evaluation")
+        expect(not asks, "words", "with one stream and one evaluation, or the easiest would be chosen", word)
     fixed = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
-    for word in fixed:
-        expect(not word.startswith(("seed=", "replicas=")), "words", "without seed (use --seeds and --final)", word)
     return fixed, [o for o in parsed if o.is_sweep_override()]
 
 
@@ -195,7 +202,8 @@ def _tell(outcomes: "Sequence[Outcome]") -> None:
     values = [float(o.results.accuracy[0, -1].mean()) for o in outcomes]
     found = interval(np.array(values))
     parents = sorted({str(Path(o.path).parent) for o in outcomes})
+    spread = f" +- {found.half:.4f}" if len(values) > 1 else ""
     print(
-        f"test accuracy of {len(values)} final seeds: {found.mean:.4f} +- {found.half:.4f}\n"
+        f"test accuracy of {len(values)} final seeds: {found.mean:.4f}{spread}\n"
         f"run folders (each with {RECORD}): {', '.join(parents)}"
     )
