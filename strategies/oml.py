@@ -91,6 +91,10 @@ class OML(Strategy):
         expect(random >= 0, "strategy.random", ">= 0", random)
         self.source, self.root, self.download = source, Path(root).expanduser(), download
         self.lower = blocks - plastic
+        upper = [m for block in learner.blocks[self.lower :] for m in block.modules()]
+        single = meta_steps > 0 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in upper)
+        rule = f"other than batch in the blocks of {type(learner).__name__} that oml trains on single samples"
+        expect(not single, "learner.norm", rule, "batch")
         self.meta_steps, self.classes, self.samples = meta_steps, classes, samples
         self.held_out, self.random, self.reset = held_out, random, reset
         self.inner_rate, self.meta_rate, self.second_order, self.freeze = inner_rate, meta_rate, second_order, freeze
