@@ -36,4 +36,7 @@ def test_seeds_trained_together_give_what_they_give_one_by_one(table, capsys):
     alone, together = table(), table("--together")
     assert len(set(alone)) > 1
     np.testing.assert_allclose(together, alone, atol=1e-4)
-    assert "| fine-tuning | domain | 50 |" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "| fine-tuning | domain | 50 |" in told.out
+    lines = [line for line in told.err.splitlines() if line.startswith("run ")]  # plain lines without a terminal
+    assert [line.split(",")[0] for line in lines] == ["run 1/4", "run 2/4", "run 3/4", "run 4/4", "run 1/1"]

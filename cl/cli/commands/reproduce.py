@@ -98,7 +98,16 @@ def _job(config: dict[str, object]) -> Ended:
 
 
 def _progress(jobs: Iterable[Ended], total: int) -> Iterable[Ended]:
-    """Pass jobs on and show how many are done and the time left."""
+    """Pass jobs on and show how many are done and the time left: a bar on a terminal, a line a run elsewhere."""
     from rich.progress import track
 
-    yield from track(jobs, description="runs", total=total)
+    from cl.trackers.console import clock
+
+    if sys.stderr.isatty():
+        yield from track(jobs, description="runs", total=total)
+        return
+    started = time.monotonic()
+    for done, ended in enumerate(jobs, 1):
+        left = (time.monotonic() - started) / done * (total - done)
+        print(f"run {done}/{total}, {clock(left)} left", file=sys.stderr, flush=True)
+        yield ended
