@@ -8,13 +8,15 @@ from torch import Tensor
 from cl.batch import Batch
 from cl.errors import expect
 from cl.learners.base import Learner
-from cl.memory import Reservoir, join, sample_fields
+from cl.memory import join, sample_fields
+from cl.memory.base import Fields
 from cl.objectives import IGNORE
-from cl.strategy import Aux, Paper, Strategy
+from cl.strategy import Aux, Paper
 from cl.streams.base import StreamInfo
+from strategies.er import ER
 
 
-class DER(Strategy):
+class DER(ER):
     """Dark experience replay (Buzzega et al. 2020, eq. 5): CE(batch) + alpha || z - h(x) ||^2, (x, z) from a reservoir.
 
     z are the logits at the time a sample entered the reservoir; the square is a mean over samples and outputs, as in
@@ -25,8 +27,7 @@ class DER(Strategy):
 
     Args:
         learner, info: see `Strategy`.
-        memory_size: samples kept.
-        replay_batch: samples recalled a step; None = as many as the incoming batch.
+        memory_size, per, memory, groups, replay_batch, draw, recall_from: see `ER`; `replay_batch` is at least 1.
         alpha: weight of the replayed logits, >= 0 (the paper: 0.1 to 1).
 
     Differs from the paper: inputs are stored as the network saw them, so that augmentation is not drawn anew.
@@ -37,41 +38,43 @@ class DER(Strategy):
         2020,
         "https://arxiv.org/abs/2004.07211",
     )
-    protects: ClassVar[bool] = True
     neutral: ClassVar[dict[str, Any] | None] = {"alpha": 0.0}
-    small: ClassVar[dict[str, Any]] = {"memory_size": 60}
 
     def __init__(
         self,
         learner: Learner,
         info: StreamInfo,
         memory_size: int = 500,
+        per: str = "all",
+        memory: str = "reservoir",
+        groups: str = "none",
         replay_batch: int | None = None,
+        draw: str = "uniform",
+        recall_from: str = "all",
         alpha: float = 1.0,
     ) -> None:
-        super().__init__(learner, info)
+        super().__init__(learner, info, memory_size, per, memory, groups, replay_batch, draw, recall_from=recall_from)
         expect(replay_batch is None or replay_batch > 0, "strategy.replay_batch", "> 0 or null", replay_batch)
         expect(alpha >= 0, "strategy.alpha", ">= 0", alpha)
-        self.replay_batch, self.alpha = replay_batch, alpha
-        sample = sample_fields(info)
-        steps = sample["y"].shape if info.target == "steps" else ()
-        self.memory = Reservoir(memory_size, {**sample, "logits": torch.zeros(*steps, info.n_classes)})
+        self.alpha = alpha
+        steps = sample_fields(info)["y"].shape if info.target == "steps" else ()
+        self.memory.keep("logits", torch.zeros(*steps, info.n_classes))
 
     def loss(self, batch: Batch) -> tuple[Tensor, Aux]:
         """Return the loss (), and the logits (B, C) of the batch for the memory; one forward pass for both parts."""
         if self.alpha == 0:
             own = self.logits(batch.x, batch.task)
-            return self.criterion(own, batch), self.kept(own, batch)
-        fields, valid = self.memory.sample(self.replay_batch or len(batch.y), batch.key, purpose="logits")
+            return self.criterion(own, batch), self.noted(own, batch)
+        fields, valid = self.drawn(batch, "logits")
         both, size = join(batch, fields, valid), len(batch.y)
         logits = self.logits(both.x, both.task)
         asked = self.asked(fields["logits"], fields["y"], fields["task"])
         squares = torch.where(asked, logits[size:] - fields["logits"], 0.0).square().flatten(1).sum(1)
         squares = squares / asked.flatten(1).sum(1).clamp_min(1)
         past = (squares * valid).sum() / valid.sum().clamp_min(1)
-        return self.criterion(logits[:size], batch) + self.alpha * past, self.kept(logits[:size], batch)
+        return self.criterion(logits[:size], batch) + self.alpha * past, self.noted(logits[:size], batch)
 
-    def kept(self, logits: Tensor, batch: Batch) -> Aux:
+    def noted(self, logits: Tensor, batch: Batch) -> Aux:
         """Return what the memory keeps of the logits (B, C) or (B, T, C) of a batch."""
         return {"logits": torch.where(self.asked(logits, batch.y, batch.task), logits.detach(), 0.0)}
 
@@ -85,6 +88,10 @@ class DER(Strategy):
             return asked
         return asked & (allowed[:, None] if allowed.dim() == 2 and logits.dim() == 3 else allowed)
 
-    def remember(self, batch: Batch, aux: Aux) -> None:
-        """Offer the batch and its logits to the reservoir."""
-        self.memory.add({"x": batch.x, "y": batch.y, "task": batch.task, "logits": aux["logits"]}, batch.key)
+    def drawn(self, batch: Batch, purpose: str) -> tuple[Fields, Tensor]:
+        """Draw the samples of one part of the loss; see `Memory.sample`."""
+        return self.memory.sample(self.replay_batch or len(batch.y), batch.key, self.chances(), purpose=purpose)
+
+    def kept(self, batch: Batch, aux: Aux) -> Fields:
+        """Return what is stored of a batch, its logits among it."""
+        return super().kept(batch, aux) | {"logits": aux["logits"]}

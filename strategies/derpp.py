@@ -17,7 +17,7 @@ class DERpp(DER):
     """DER++ (Buzzega et al. 2020, eq. 6): DER's loss + beta CE(y', h(x')) for a second draw (x', y') of the reservoir.
 
     Args:
-        learner, info, memory_size, replay_batch, alpha: see `DER`.
+        learner, info, memory_size, per, memory, groups, replay_batch, draw, recall_from, alpha: see `DER`.
         beta: weight of the replayed labels, >= 0 (the paper: 0.5 or 1).
     """
 
@@ -28,11 +28,16 @@ class DERpp(DER):
         learner: Learner,
         info: StreamInfo,
         memory_size: int = 500,
+        per: str = "all",
+        memory: str = "reservoir",
+        groups: str = "none",
         replay_batch: int | None = None,
+        draw: str = "uniform",
+        recall_from: str = "all",
         alpha: float = 0.5,
         beta: float = 0.5,
     ) -> None:
-        super().__init__(learner, info, memory_size, replay_batch, alpha)
+        super().__init__(learner, info, memory_size, per, memory, groups, replay_batch, draw, recall_from, alpha)
         expect(beta >= 0, "strategy.beta", ">= 0", beta)
         self.beta = beta
 
@@ -41,8 +46,7 @@ class DERpp(DER):
         result = super().loss(batch)
         if self.beta == 0:
             return result
-        n = self.replay_batch or len(batch.y)
-        fields, valid = self.memory.sample(n, batch.key, purpose="labels")
+        fields, valid = self.drawn(batch, "labels")
         replay = recalled(batch, fields, valid)
         losses = self.per_sample(self.logits(replay.x, replay.task), replay)
         return result[0] + self.beta * (losses * valid).sum() / valid.sum().clamp_min(1), result[1]

@@ -8,7 +8,7 @@ from torch import Tensor
 from cl.batch import Batch
 from cl.errors import ConfigError, expect
 from cl.learners.base import Learner
-from cl.memory import SELECTIONS, Balanced, Memory, Reservoir, Ring, join, sample_fields
+from cl.memory import SELECTIONS, Balanced, Memory, Reservoir, Ring, groups_of, join, sample_fields, slots
 from cl.memory.base import Fields
 from cl.strategy import Aux, Paper, Strategy
 from cl.streams.base import StreamInfo
@@ -22,12 +22,14 @@ class ER(Strategy):
 
     Args:
         learner, info: see `Strategy`.
-        memory_size: samples kept in all.
+        memory_size: samples kept; see `per`.
+        per: what `memory_size` is counted for: ``all`` there are, each ``task``, each ``class``, or ``both``: each
+            class of each task. The memory has room for the whole stream from the start.
         memory: ``reservoir`` (every sample seen has the same chance to be in it), ``ring`` (the last ones) or
             ``balanced`` (equal shares of the groups seen so far, a uniform sample of each).
         groups: what a reservoir or ring is cut into, in equal and fixed shares: ``none``, ``class``, ``task`` or
             ``both`` (the classes of each task, one share a pair that occurs: the paper's ring where tasks share
-            labels); the remainder of `memory_size` over the shares stays empty. A balanced memory balances ``class``
+            labels); the remainder of the memory over the shares stays empty. A balanced memory balances ``class``
             (also for ``none``), ``task`` or ``both``.
         replay_batch: samples recalled a step; None = as many as the incoming batch, 0 = none (fine-tuning).
         recall_from: ``all`` that is stored, or the ``earlier`` tasks alone (code of Aljundi et al. 2019).
@@ -37,8 +39,8 @@ class ER(Strategy):
             et al. 2022).
         replay_weight: w of ``sum`` (>= 0) and ``share`` (in [0, 1]).
 
-    Differs from the paper: inputs are stored as the network saw them, so that augmentation is not drawn anew; a step
-    recalls distinct samples. Batch and replay go through the network in one forward pass, here and in DER, DER++ (its
+    Differs from the paper: inputs are stored as the network saw them, so that augmentation is not drawn anew. Batch and
+    replay go through the network in one forward pass, here and in DER, DER++ (its
     logits), ER-ACE and MIR, some of whose authors pass them one by one: that matters with batch normalisation.
     """
 
@@ -56,6 +58,7 @@ class ER(Strategy):
         learner: Learner,
         info: StreamInfo,
         memory_size: int = 500,
+        per: str = "all",
         memory: str = "reservoir",
         groups: str = "none",
         replay_batch: int | None = None,
@@ -65,8 +68,9 @@ class ER(Strategy):
         recall_from: str = "all",
     ) -> None:
         super().__init__(learner, info)
-        online = info.scenario == "online"
-        expect(memory_size > 0, "strategy.memory_size", "> 0", memory_size)
+        online, labelled = info.scenario == "online", info.target == "class"
+        self.groups = "class" if memory == "balanced" and groups == "none" else groups
+        shares = {"none": True, "class": labelled, "task": not online, "both": labelled and not online}
         if memory in SELECTIONS:
             raise ConfigError(
                 f"Expected `strategy.memory` in {list(MEMORIES)}, got {memory!r}; samples chosen when a task ends are "
@@ -74,25 +78,24 @@ class ER(Strategy):
             )
         for name, value, known in (
             ("memory", memory, MEMORIES),
-            ("groups", groups, ("none", "class") if online else ("none", "class", "task", "both")),
+            ("groups", self.groups, tuple(name for name, there in shares.items() if there)),
             ("recall_from", recall_from, ("all",) if online else ("all", "earlier")),
-            ("draw", draw, ("uniform", "balanced")),
+            ("draw", draw, ("uniform", "balanced") if labelled else ("uniform",)),
             ("weighting", weighting, WEIGHTINGS[:3] if online else WEIGHTINGS),
         ):
-            expect(value in known, f"strategy.{name}", f"in {list(known)} in scenario {info.scenario!r}", value)
+            here = f"in scenario {info.scenario!r} with targets of kind {info.target!r}"
+            expect(value in known, f"strategy.{name}", f"in {list(known)} {here}", value)
         expect(replay_batch is None or replay_batch >= 0, "strategy.replay_batch", ">= 0 or null", replay_batch)
         high = 1.0 if weighting == "share" else float("inf")
         expect(0 <= replay_weight <= high, "strategy.replay_weight", f"in [0, {high}]", replay_weight)
         self.replay_batch, self.draw = replay_batch, draw
         self.weighting, self.replay_weight = weighting, replay_weight
         self.shards = weighting != "mean" and replay_batch is not None  # the draw must not depend on the part
-        self.groups = "class" if memory == "balanced" and groups == "none" else groups
         self.recall_from = recall_from
-        k, c = info.n_tasks, info.n_classes
-        n = {"none": 1, "class": c, "task": k, "both": sum(map(len, info.task_classes))}[self.groups]
+        n = groups_of(info, "all" if self.groups == "none" else self.groups)
         kind = {"reservoir": Reservoir, "ring": Ring, "balanced": Balanced}[memory]
         stage = {"stage": torch.zeros((), dtype=torch.long)} if recall_from == "earlier" else {}
-        self.memory = kind(memory_size, sample_fields(info) | stage, n)
+        self.memory = kind(slots(info, memory_size, per), sample_fields(info) | stage, n)
 
     def loss(self, batch: Batch) -> Tensor | tuple[Tensor, Aux]:
         """Return the weighted loss () of the incoming and the recalled samples, in one forward pass."""
@@ -134,8 +137,8 @@ class ER(Strategy):
         pairs = self.task_classes.flatten().cumsum(0) - 1  # numbers those that occur: (K * C,)
         both = pairs[task * self.info.n_classes + batch.y] if self.groups == "both" else None
         group = {"none": None, "class": batch.y, "task": task, "both": both}[self.groups]
-        self.memory.add(self.kept(batch), batch.key, group)
+        self.memory.add(self.kept(batch, aux), batch.key, group)
 
-    def kept(self, batch: Batch) -> Fields:
+    def kept(self, batch: Batch, aux: Aux) -> Fields:
         """Return what is stored of a batch: (B, ...) for every field of the memory."""
         return {"x": batch.x, "y": batch.y, "task": batch.task, "stage": self.tasks_seen.expand(len(batch.y))}

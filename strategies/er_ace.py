@@ -26,7 +26,7 @@ class ERACE(ER):
 
     Args:
         learner, info: see `Strategy`.
-        memory_size, memory, groups, replay_batch, draw: see `ER`; `replay_batch` is at least 1.
+        memory_size, per, memory, groups, replay_batch, draw: see `ER`; `replay_batch` is at least 1.
         replay_weight: w, >= 0 (the paper: 1).
         compete: which classes the incoming samples are ranked among: those of the ``batch`` (the paper's formula), or
             also the ``unseen``, from the highest label seen so far on (the authors' code); outputs of a growing head
@@ -48,6 +48,7 @@ class ERACE(ER):
         learner: Learner,
         info: StreamInfo,
         memory_size: int = 500,
+        per: str = "all",
         memory: str = "reservoir",
         groups: str = "none",
         replay_batch: int | None = None,
@@ -55,7 +56,7 @@ class ERACE(ER):
         replay_weight: float = 1.0,
         compete: str = "batch",
     ) -> None:
-        super().__init__(learner, info, memory_size, memory, groups, replay_batch, draw, "sum", replay_weight)
+        super().__init__(learner, info, memory_size, per, memory, groups, replay_batch, draw, "sum", replay_weight)
         expect(replay_batch is None or replay_batch > 0, "strategy.replay_batch", "> 0 or null", replay_batch)
         expect(info.target != "real", "stream", "with classes (er_ace limits a cross-entropy to some)", info.target)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from cl.batch import Batch
 from cl.errors import expect
 from cl.learners.base import Learner
-from cl.memory import Balanced, sample_fields, splits
+from cl.memory import Balanced, sample_fields, slots, splits
 from cl.seeding import generator, seeded, step_keys, uniform
 from cl.strategy import Aux, Paper, Strategy
 from cl.streams.base import StreamInfo, Task, TrainingView
@@ -27,6 +27,7 @@ class GDumb(Strategy):
     Args:
         learner, info: see `Strategy`.
         memory_size: samples kept, equal shares of the classes seen so far (of each task, where tasks share labels).
+        per: what `memory_size` is counted for, see `ER`.
         passes: times the memory is seen in one epoch of the training options.
         cutmix: probability in [0, 1] that a batch is mixed by CutMix (Yun et al. 2019); images only.
 
@@ -44,7 +45,13 @@ class GDumb(Strategy):
     small: ClassVar[dict[str, int]] = {"memory_size": 60}
 
     def __init__(
-        self, learner: Learner, info: StreamInfo, memory_size: int = 1000, passes: int = 20, cutmix: float = 0.0
+        self,
+        learner: Learner,
+        info: StreamInfo,
+        memory_size: int = 1000,
+        per: str = "all",
+        passes: int = 20,
+        cutmix: float = 0.0,
     ) -> None:
         super().__init__(learner, info)
         expect(passes > 0, "strategy.passes", "> 0", passes)
@@ -53,7 +60,7 @@ class GDumb(Strategy):
         expect(info.target == "class", "stream", "with one label a sample", info.target)
         self.passes, self.cutmix = passes, cutmix
         groups = info.n_classes * (info.n_tasks if info.shared_labels else 1)
-        self.memory = Balanced(memory_size, sample_fields(info), groups, newcomers=False)
+        self.memory = Balanced(slots(info, memory_size, per), sample_fields(info), groups, newcomers=False)
 
     def grow(self, k: int) -> None:
         """Put a new network in place."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from cl.batch import Batch
 from cl.errors import expect
 from cl.learners.base import Learner
-from cl.memory import Exemplars, Ring, sample_fields
+from cl.memory import Exemplars, Ring, sample_fields, slots
 from cl.projection import cone, flatten, reference_gradients, unflatten
 from cl.strategy import Aux, Paper, Strategy
 from cl.streams.base import StreamInfo, Task
@@ -25,7 +25,8 @@ class GEM(Strategy):
     Args:
         learner: see `Strategy`.
         info: see `Strategy`.
-        memory_size: samples kept in all, >= the number of tasks.
+        memory_size: samples kept, >= the number of tasks in all.
+        per: what `memory_size` is counted for, see `ER`.
         margin: lowest weight of each earlier task's gradient in the solution, >= 0 (the paper's gamma).
         shares: ``fixed``: a share for every task of the stream, with its last samples (the paper); ``met``: shares for
             the tasks met so far, with random samples chosen when a task ends (Hsu et al. 2018).
@@ -46,6 +47,7 @@ class GEM(Strategy):
         learner: Learner,
         info: StreamInfo,
         memory_size: int = 500,
+        per: str = "all",
         margin: float = 0.5,
         shares: str = "fixed",
         ridge: float | None = None,
@@ -55,7 +57,8 @@ class GEM(Strategy):
         expect(shares in SHARES, "strategy.shares", f"in {list(SHARES)}", shares)
         expect(ridge is None or ridge > 0, "strategy.ridge", "> 0 or null", ridge)
         self.margin, self.ridge = margin, ridge
-        self.memory = (Ring if shares == "fixed" else Exemplars)(memory_size, sample_fields(info), info.n_tasks)
+        kind = Ring if shares == "fixed" else Exemplars
+        self.memory = kind(slots(info, memory_size, per), sample_fields(info), info.n_tasks)
         self.k = 0
 
     def gradients(self, grads: dict[str, Tensor], batch: Batch, aux: Aux) -> dict[str, Tensor]:

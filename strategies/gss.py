@@ -10,7 +10,7 @@ from torch.func import functional_call, grad, vmap
 from cl.batch import Batch
 from cl.errors import expect
 from cl.learners.base import Learner
-from cl.memory import Memory, sample_fields
+from cl.memory import Memory, sample_fields, slots
 from cl.seeding import uniform
 from cl.strategy import Aux, Paper
 from cl.streams.base import StreamInfo
@@ -30,7 +30,7 @@ class GSS(ER):
 
     Args:
         learner, info: see `Strategy`.
-        memory_size, replay_batch, weighting, replay_weight: see `ER`.
+        memory_size, per, replay_batch, weighting, replay_weight: see `ER`.
         comparisons: n, gradients from memory that a newcomer's is compared to (paper and code: 10).
         comparison_batch: samples whose mean gradient is one of them (the authors' code: 10; the paper writes samples).
         gate: ``batch``, a batch may challenge if the C of its mean gradient is below 1 (the authors' code, "for
@@ -54,6 +54,7 @@ class GSS(ER):
         learner: Learner,
         info: StreamInfo,
         memory_size: int = 500,
+        per: str = "all",
         replay_batch: int | None = None,
         weighting: str = "mean",
         replay_weight: float = 1.0,
@@ -63,16 +64,17 @@ class GSS(ER):
         challenge: str = "proportional",
     ) -> None:
         super().__init__(
-            learner, info, memory_size, replay_batch=replay_batch, weighting=weighting, replay_weight=replay_weight
+            learner, info, memory_size, per, replay_batch=replay_batch, weighting=weighting, replay_weight=replay_weight
         )
         expect(comparisons > 0, "strategy.comparisons", "> 0", comparisons)
-        fits = 0 < comparison_batch <= memory_size
-        expect(fits, "strategy.comparison_batch", f"in [1, strategy.memory_size = {memory_size}]", comparison_batch)
+        capacity = slots(info, memory_size, per)
+        fits = 0 < comparison_batch <= capacity
+        expect(fits, "strategy.comparison_batch", f"in [1, {capacity}], the size of the memory", comparison_batch)
         expect(gate in GATES, "strategy.gate", f"in {list(GATES)}", gate)
         expect(challenge in CHALLENGES, "strategy.challenge", f"in {list(CHALLENGES)}", challenge)
         self.comparisons, self.comparison_batch = comparisons, comparison_batch
         self.gate, self.challenge = gate, challenge
-        self.memory = Memory(memory_size, {**sample_fields(info), "score": torch.zeros(())})
+        self.memory = Memory(capacity, {**sample_fields(info), "score": torch.zeros(())})
 
     def remember(self, batch: Batch, aux: Aux) -> None:
         """Score the batch and let it into the memory by algorithm 2."""

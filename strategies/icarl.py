@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cl.batch import Batch
 from cl.errors import ConfigError, expect
 from cl.learners.base import Learner
-from cl.memory import SELECTIONS, Exemplars, sample_fields, splits
+from cl.memory import SELECTIONS, Exemplars, sample_fields, slots, splits
 from cl.objectives import mask_logits
 from cl.strategy import Aux, Network, Paper, Strategy
 from cl.streams.base import StreamInfo, Task, TrainingView
@@ -29,7 +29,8 @@ class ICaRL(Strategy):
     Args:
         learner, info: see `Strategy`.
         memory_size: exemplars kept; see `per`.
-        per: what `memory_size` counts: ``all`` (shared equally by the classes so far) or ``class``.
+        per: what `memory_size` is counted for: ``all`` there are, shared equally by the classes so far; or each
+            ``task``, each ``class`` or ``both`` (each class of each task), of which every class has a fixed share.
         keep: ``herding``, or ``random``, ``first``, ``last``.
         classifier: ``exemplars`` (nearest mean), or ``head`` (largest output; the paper's hybrid 1).
         distillation: False trains old outputs toward the labels (the paper's hybrid 2, and with ``head`` hybrid 3).
@@ -63,7 +64,6 @@ class ICaRL(Strategy):
     ) -> None:
         super().__init__(learner, info)
         for name, value, choices in (
-            ("per", per, ("all", "class")),
             ("keep", keep, SELECTIONS),
             ("classifier", classifier, CLASSIFIERS),
         ):
@@ -71,7 +71,8 @@ class ICaRL(Strategy):
         expect(temperature > 0, "strategy.temperature", "> 0", temperature)
         expect(info.target == "class", "stream", "with one label a sample", info.target)
         self.keep, self.classifier, self.distillation, self.temperature = keep, classifier, distillation, temperature
-        size, quota = (memory_size, None) if per == "all" else (memory_size * info.n_classes, memory_size)
+        size = slots(info, memory_size, per)
+        quota = None if per == "all" else size // info.n_classes
         self.memory = Exemplars(size, sample_fields(info), info.n_classes, quota)
         self.teacher: Learner | None = None
         self.later: dict[int, Transform | None] = {}  # how exemplars of each task become inputs

@@ -10,7 +10,7 @@ from torch.func import functional_call
 from cl.batch import Batch
 from cl.errors import expect
 from cl.learners.base import Learner
-from cl.memory import Reservoir, join, sample_fields
+from cl.memory import Reservoir, join, sample_fields, slots
 from cl.parameters import PerParameter
 from cl.seeding import derive
 from cl.strategy import Paper, Strategy
@@ -29,6 +29,7 @@ class LaMAML(Strategy):
         learner: see `Strategy`.
         info: see `Strategy`.
         memory_size: slots of the reservoir; 200 in the paper on MNIST.
+        per: what `memory_size` is counted for, see `ER`.
         replay_batch: samples recalled a step; 10 in the paper.
         glances: updates on each batch; the paper studies 1 to 10 (5 on MNIST rotations).
         alpha: first value of every learning rate, > 0.
@@ -56,6 +57,7 @@ class LaMAML(Strategy):
         learner: Learner,
         info: StreamInfo,
         memory_size: int = 200,
+        per: str = "all",
         replay_batch: int = 10,
         glances: int = 5,
         alpha: float = 0.15,
@@ -80,7 +82,7 @@ class LaMAML(Strategy):
         self.group, self.look = group, look
         self.replay_batch, self.glances, self.alpha_rate = replay_batch, glances, alpha_rate
         self.learn, self.rate, self.clip, self.second_order = learn, rate, clip, second_order
-        self.memory = Reservoir(memory_size, sample_fields(info))
+        self.memory = Reservoir(slots(info, memory_size, per), sample_fields(info))
         self.alpha = PerParameter(learner)
         for _, value in self.alpha.items():
             value.fill_(alpha)

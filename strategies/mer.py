@@ -9,7 +9,7 @@ from torch import Tensor
 from cl.batch import Batch
 from cl.errors import expect
 from cl.learners.base import Learner
-from cl.memory import Reservoir, sample_fields
+from cl.memory import Reservoir, sample_fields, slots
 from cl.memory.base import Fields
 from cl.seeding import derive, integers
 from cl.strategy import Paper, Strategy
@@ -30,6 +30,7 @@ class MER(Strategy):
         learner: see `Strategy`.
         info: see `Strategy`.
         memory_size: slots of the reservoir; 5120 in the paper on MNIST (200 and 500 studied).
+        per: what `memory_size` is counted for, see `ER`.
         batches: s, sequences for each sample; 10 in the authors' runs on MNIST rotations, which with their k makes 1000
             optimisation steps a sample; the default is 10 steps.
         batch_size: k, samples of a sequence, the present one among them; 101 there (their replay_batch_size is k - 1).
@@ -57,6 +58,7 @@ class MER(Strategy):
         learner: Learner,
         info: StreamInfo,
         memory_size: int = 5120,
+        per: str = "all",
         batches: int = 1,
         batch_size: int = 10,
         beta: float = 0.03,
@@ -73,7 +75,7 @@ class MER(Strategy):
         self.batches, self.batch_size, self.beta, self.gamma = batches, batch_size, beta, gamma
         expect(place in PLACES, "strategy.place", f"in {list(PLACES)}", place)
         self.group, self.place = group, place
-        self.memory = Reservoir(memory_size, sample_fields(info))
+        self.memory = Reservoir(slots(info, memory_size, per), sample_fields(info))
 
     def step(self, batch: Batch, update: Updater) -> Tensor:
         """Learn from the samples of a batch one by one; return the mean loss ()."""

@@ -31,7 +31,7 @@ class MIR(ER):
 
     Args:
         learner, info: see `Strategy`.
-        memory_size, memory, groups, replay_batch, draw, weighting, replay_weight, recall_from: see `ER`.
+        memory_size, per, memory, groups, replay_batch, draw, weighting, replay_weight, recall_from: see `ER`.
         candidates: samples drawn to choose from, at least as many as are replayed (the paper: 50 for 10).
         virtual_lr: step size of the virtual step, > 0 (the paper: the learning rate).
         compare: ``present`` (first rule) or ``best`` (second).
@@ -48,6 +48,7 @@ class MIR(ER):
         learner: Learner,
         info: StreamInfo,
         memory_size: int = 500,
+        per: str = "all",
         memory: str = "reservoir",
         groups: str = "none",
         replay_batch: int | None = 10,
@@ -60,7 +61,7 @@ class MIR(ER):
         compare: str = "present",
     ) -> None:
         super().__init__(
-            learner, info, memory_size, memory, groups, replay_batch, draw, weighting, replay_weight, recall_from
+            learner, info, memory_size, per, memory, groups, replay_batch, draw, weighting, replay_weight, recall_from
         )
         expect(candidates >= (replay_batch or 1), "strategy.candidates", ">= strategy.replay_batch", candidates)
         expect(virtual_lr > 0, "strategy.virtual_lr", "> 0", virtual_lr)
@@ -104,9 +105,9 @@ class MIR(ER):
             best, slots = self.memory["best"], aux["candidates"]
             best[slots] = torch.minimum(best[slots], aux["losses"].to(best.dtype))
 
-    def kept(self, batch: Batch) -> Fields:
+    def kept(self, batch: Batch, aux: Aux) -> Fields:
         """Return what is stored of a batch; no loss is known yet."""
-        fields = super().kept(batch)
+        fields = super().kept(batch, aux)
         if self.compare == "best":
             start = math.inf if self.info.target == "real" else math.log(self.info.n_classes)
             fields["best"] = torch.full(batch.y.shape[:1], start, device=batch.y.device)

@@ -9,7 +9,7 @@ from torch import Tensor
 from cl.batch import Batch
 from cl.errors import expect
 from cl.learners.base import Learner
-from cl.memory import SELECTIONS, Exemplars, sample_fields, splits
+from cl.memory import SELECTIONS, Exemplars, groups_of, sample_fields, slots, splits
 from cl.strategy import Aux, Paper, Strategy
 from cl.streams.base import StreamInfo, Task, TrainingView
 from cl.streams.data import TrainingData
@@ -22,8 +22,9 @@ class Rehearsal(ER):
     Args:
         learner, info: see `Strategy`.
         memory_size: samples kept; see `per`.
-        per: what `memory_size` counts: ``all`` (shared equally by the groups so far; each gives up samples when new
-            ones come), or the samples of each ``group``.
+        per: what `memory_size` is counted for: ``all`` there are, shared equally by the groups so far (each gives up
+            samples when new ones come); or each ``task``, each ``class`` or ``both`` (each class of each task), of
+            which every group has a fixed share.
         groups: ``task``, or ``class`` (of each task, where tasks share their labels).
         keep: which samples of a group: ``first``, ``last``, ``random`` or ``herding`` (Rebuffi et al. 2017).
         replay: ``step`` recalls a batch each step; ``epoch`` mixes the memory into the epoch's data, repeated
@@ -59,13 +60,13 @@ class Rehearsal(ER):
             learner,
             info,
             memory_size,
+            per,
             replay_batch=replay_batch,
             draw=draw,
             weighting=weighting,
             replay_weight=replay_weight,
         )
         for name, value, known in (
-            ("per", per, ("all", "group")),
             ("groups", groups, ("task", "class")),
             ("keep", keep, SELECTIONS),
             ("replay", replay, ("epoch", "step")),
@@ -74,9 +75,8 @@ class Rehearsal(ER):
         if info.target != "class":
             expect(groups == "task", "strategy.groups", f"'task' for targets of kind {info.target!r}", groups)
         self.groups, self.keep, self.replay, self.replaying = groups, keep, replay, False
-        n = info.n_tasks if groups == "task" else sum(len(classes) for classes in info.task_classes)
-        capacity, quota = (memory_size, None) if per == "all" else (memory_size * n, memory_size)
-        self.memory = Exemplars(capacity, sample_fields(info), n, quota)
+        n, size = groups_of(info, "task" if groups == "task" else "both"), slots(info, memory_size, per)
+        self.memory = Exemplars(size, sample_fields(info), n, None if per == "all" else size // n)
 
     def grow(self, k: int) -> None:
         """Recall batches from the second task on; before it there is nothing to recall."""

@@ -11,6 +11,7 @@ from cl.seeding import uniform
 from cl.streams.base import StreamInfo
 
 Fields = dict[str, Tensor]
+PER = ("all", "task", "class", "both")
 
 
 def sample_fields(info: StreamInfo) -> Fields:
@@ -28,6 +29,28 @@ def sample_fields(info: StreamInfo) -> Fields:
         "y": torch.zeros(y_shape, dtype=y_type),
         "task": torch.zeros((), dtype=torch.long),
     }
+
+
+def groups_of(info: StreamInfo, per: str) -> int:
+    """Return how many groups a stream has: 1 for ``all``, its tasks, its classes, or ``both``: pairs that occur."""
+    return {"all": 1, "task": info.n_tasks, "class": info.n_classes, "both": sum(map(len, info.task_classes))}[per]
+
+
+def slots(info: StreamInfo, size: int, per: str) -> int:
+    """Return the slots M of a memory, of the size that the settings ask for.
+
+    Args:
+        info: facts of the stream.
+        size: `strategy.memory_size`, samples.
+        per: `strategy.per`, what they are counted for: ``all`` there are, each ``task``, each ``class``, or ``both``:
+            each class of each task, of the whole stream.
+
+    Raises:
+        ConfigError: `size` is not positive, or `per` unknown.
+    """
+    expect(size > 0, "strategy.memory_size", "> 0", size)
+    expect(per in PER, "strategy.per", f"in {list(PER)}", per)
+    return size * groups_of(info, per)
 
 
 class Memory(nn.Module):

@@ -7,9 +7,23 @@ from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from cl.errors import ConfigError
+from cl.learners.mlp import MLP
 from cl.memory import Balanced, Exemplars, Memory, Reservoir, Ring, herding, join, sample_fields, select, splits
 from cl.seeding import generator, integers, step_keys
 from cl.testing import TinyStream
+from strategies.agem import AGEM
+from strategies.der import DER
+from strategies.derpp import DERpp
+from strategies.er import ER
+from strategies.er_ace import ERACE
+from strategies.gdumb import GDumb
+from strategies.gem import GEM
+from strategies.gss import GSS
+from strategies.icarl import ICaRL
+from strategies.lamaml import LaMAML
+from strategies.mer import MER
+from strategies.mir import MIR
+from strategies.rehearsal import Rehearsal
 
 FIELDS = {"x": torch.zeros(2), "y": torch.zeros((), dtype=torch.long)}
 # Upper 0.1 % point of the chi-square law by degrees of freedom (tables, Abramowitz and Stegun 26.8).
@@ -254,6 +268,17 @@ def test_too_small_a_memory_is_refused():
         Reservoir(0, FIELDS)
     with pytest.raises(ConfigError, match=r"strategy\.memory_size.*>= 4"):
         Ring(3, FIELDS, groups=4)
+
+
+@pytest.mark.parametrize("kind", [ER, ERACE, MIR, DER, DERpp, GSS, AGEM, GEM, GDumb, MER, LaMAML, ICaRL, Rehearsal])
+def test_a_memory_is_sized_in_all_or_for_each_task_class_or_pair_of_both(kind):
+    stream = TinyStream("domain" if "domain" in kind.scenarios else "class")  # 3 tasks, with 2 classes each
+    classes = 2 if stream.info.shared_labels else 6
+    for per, slots in (("all", 20), ("task", 3 * 20), ("class", classes * 20), ("both", 6 * 20)):
+        strategy = kind(MLP((1, 4, 4), stream.info.n_classes, hidden=(8,)), stream.info, memory_size=20, per=per)
+        assert strategy.memory.capacity == slots
+    with pytest.raises(ConfigError, match=r"strategy\.per.*'task', 'class', 'both'.*'group'"):
+        kind(MLP((1, 4, 4), stream.info.n_classes, hidden=(8,)), stream.info, per="group")
 
 
 def test_join_appends_and_keeps_the_type():

@@ -295,12 +295,12 @@ def test_gem_takes_its_references_from_the_shares_of_the_tasks(shares, sizes, mo
 def test_agem_takes_its_reference_from_earlier_tasks_alone():
     strategy, stream = learned(AGEM, memory_size=60, reference_batch=20)
     descend(strategy, stream, 1, 3, 0.1)
-    fields, valid = strategy.memory.sample(60, torch.tensor(5), strategy.earlier())
+    fields, valid = strategy.memory.sample(60, torch.tensor(5), strategy.chances())
     assert set(fields["task"][valid].tolist()) == {0}
     assert int(valid.sum()) == 20
     online = AGEM(MLP((1, 4, 4), 6, hidden=(8,)), TinyStream("online").info, memory_size=10)
     descend(online, TinyStream("online"), 0, 2, 0.1)
-    assert online.earlier() is None
+    assert online.chances() is None
     assert int(online.memory.filled.sum()) == 10
 
 

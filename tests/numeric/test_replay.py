@@ -7,8 +7,11 @@ import torch
 from cl.batch import Batch
 from cl.errors import ConfigError
 from cl.learners.mlp import MLP
+from cl.learners.recurrent import GRU
 from cl.seeding import seeded, step_keys
 from cl.testing import TinyStream, train
+from cl.testing.tiny import TinySequences
+from strategies.agem import AGEM
 from strategies.der import DER
 from strategies.derpp import DERpp
 from strategies.er import ER
@@ -73,15 +76,16 @@ def test_an_empty_memory_weighs_nothing(weighting):
     torch.testing.assert_close(er.loss(batch), er.criterion(er.logits(batch.x), batch))
 
 
-@pytest.mark.parametrize("kind", [ER, MIR])
+@pytest.mark.parametrize("kind", [ER, MIR, DER])
 def test_er_recalls_earlier_tasks_alone(kind):
     er, batch, _ = made(kind, recall_from="earlier", memory_size=200, replay_batch=30)
     first = er.memory["x"][er.memory.filled]  # all 80 samples of the first task
     with torch.no_grad():
-        er.remember(batch, {})  # 20 of the second
+        er.remember(batch, {"logits": torch.zeros(20, 6)})  # 20 of the second
     assert int(er.memory.filled.sum()) == 100
     for step in range(5):
-        fields, valid = er.recall(batch._replace(key=step_keys(0, 1, step, 1)[0]))
+        now = batch._replace(key=step_keys(0, 1, step, 1)[0], x=batch.x[:30], y=batch.y[:30])
+        fields, valid = er.drawn(now, "logits") if kind is DER else er.recall(now)
         assert valid.all()
         assert (fields["x"][:, None] == first[None]).flatten(2).all(2).any(1).all()
     er.enter(2)
@@ -89,9 +93,10 @@ def test_er_recalls_earlier_tasks_alone(kind):
     assert not (fields["x"][:, None] == first[None]).flatten(2).all(2).any(1).all()
 
 
-def test_er_keeps_the_last_samples_of_each_class_of_each_task():
+@pytest.mark.parametrize("kind", [ER, AGEM])
+def test_a_ring_keeps_the_last_samples_of_each_class_of_each_task(kind):
     stream = TinyStream("domain")
-    er = ER(MLP((1, 4, 4), 2, hidden=(8,)), stream.info, memory_size=12, memory="ring", groups="both")
+    er = kind(MLP((1, 4, 4), 2, hidden=(8,)), stream.info, memory_size=2, per="both", memory="ring", groups="both")
     offered = []
     for k in range(3):
         er.enter(k)
@@ -194,9 +199,10 @@ def test_rehearsal_mixes_the_memory_into_the_epoch():
     assert engine.task_steps == [5, 10, 10]  # 80 samples; 80 + 4 x 20; 80 + 4 x 20, in batches of 16
 
 
-def test_rehearsal_by_step_starts_with_the_second_task():
-    fields = {"per": "group", "groups": "class", "replay": "step", "keep": "herding", "weighting": "tasks"}
-    strategy = train(Rehearsal, TinyStream("class"), memory_size=4, **fields).strategy
+@pytest.mark.parametrize(("per", "size"), [("both", 4), ("class", 4), ("task", 8)])
+def test_rehearsal_by_step_starts_with_the_second_task(per, size):
+    fields = {"per": per, "groups": "class", "replay": "step", "keep": "herding", "weighting": "tasks"}
+    strategy = train(Rehearsal, TinyStream("class"), memory_size=size, **fields).strategy
     assert strategy.memory.y[strategy.memory.filled].tolist() == [c for c in range(6) for _ in range(4)]
     strategy.grow(0)
     assert not strategy.replaying
@@ -212,6 +218,18 @@ def test_settings_that_need_boundaries_are_refused_without_them():
             ER(learner, stream.info, **fields)
     with pytest.raises(ConfigError, match="strategy=rehearsal"):
         ER(learner, stream.info, memory="herding")
+
+
+@pytest.mark.parametrize("kind", ["steps", "real"])
+@pytest.mark.parametrize(
+    ("field", "value"), [("groups", "class"), ("groups", "both"), ("draw", "balanced"), ("memory", "balanced")]
+)
+def test_what_goes_by_class_is_refused_where_a_sample_has_none(kind, field, value):
+    info = TinySequences(kind, "domain").info
+    learner = GRU(info.input_shape, info.n_classes, hidden=4, target=info.target, vocabulary=info.vocabulary)
+    with pytest.raises(ConfigError, match=rf"strategy\.(groups|draw).*{kind}"):
+        ER(learner, info, **{field: value})
+    assert ER(learner, info, memory="balanced", groups="task").groups == "task"
 
 
 def replaying(kind, norm="none", dropout=0.0, **fields):
@@ -272,7 +290,7 @@ def test_empty_slots_are_no_part_of_batch_statistics(kind, stored):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("kind", [ER, ERACE, MIR])
+@pytest.mark.parametrize("kind", [ER, ERACE, MIR, DER])
 @pytest.mark.parametrize("memory", ["ring", "reservoir", "balanced"])
 def test_every_pair_of_task_and_class_that_occurs_has_a_share(kind, memory):
     strategy = train(kind, TinyStream("class"), memory_size=30, memory=memory, groups="both", epochs=2).strategy
