@@ -6,6 +6,16 @@ import torch
 from torch import Tensor, nn
 
 
+def held(learner: nn.Module, heads: bool) -> tuple[str, ...]:
+    """Return the names of the parameters that a penalty holds, for `PerParameter`.
+
+    Args:
+        learner: its head is the module of that name.
+        heads: False leaves the head out, with the rows of all tasks: papers may penalise shared parameters alone.
+    """
+    return tuple(n for n, _ in learner.named_parameters() if heads or not n.startswith("head."))
+
+
 class PerParameter(nn.Module):
     """A set of buffers shaped like the trainable parameters of `module`.
 

@@ -33,6 +33,7 @@ class EWC(Strategy):
         half: True multiplies the penalty by 1/2, as the paper writes it (eq. 3).
         clip: largest importance of a parameter, or None.
         normalise: True scales each task's importances to a largest value of 1.
+        heads: False leaves the head out of the penalty, with the rows of all tasks; shared parameters alone are held.
     """
 
     paper = Paper("Overcoming catastrophic forgetting in neural networks", 2017, "https://arxiv.org/abs/1612.00796")
@@ -50,6 +51,7 @@ class EWC(Strategy):
         half: bool = False,
         clip: float | None = None,
         normalise: bool = False,
+        heads: bool = True,
     ) -> None:
         super().__init__(learner, info)
         expect(strength >= 0, "strategy.strength", ">= 0", strength)
@@ -58,15 +60,16 @@ class EWC(Strategy):
         expect(clip is None or clip > 0, "strategy.clip", "> 0", clip)
         self.factor = strength / 2 if half else strength
         self.fisher, self.samples, self.clip, self.normalise = fisher, samples, clip, normalise
-        self.quadratic = Quadratic(learner)
+        self.quadratic = Quadratic(learner, heads)
 
     def penalty(self) -> Tensor:
         """Return the penalty () on the change of important parameters."""
         return self.factor * self.quadratic.penalty(self.learner)
 
     def importance(self, task: Task) -> dict[str, Tensor]:
-        """Return the Fisher information at the present parameters, normalised and clipped as asked."""
+        """Return the Fisher information of what is held at the present parameters, normalised and clipped as asked."""
         found = fisher(self, task.train, self.fisher, self.samples)
+        found = {n: f for n, f in found.items() if n in self.quadratic.importance}
         if self.normalise and found:
             largest = torch.stack([f.max() for f in found.values()]).max().clamp_min(1e-30)
             found = {n: f / largest for n, f in found.items()}

@@ -25,9 +25,12 @@ class OnlineEWC(EWC):
         half: as in `EWC`.
         clip: as in `EWC`.
         normalise: as in `EWC`.
+        heads: as in `EWC`.
     """
 
-    paper = Paper("Progress & Compress: a scalable framework for continual learning", 2018, "https://arxiv.org/abs/1805.06370")
+    paper = Paper(
+        "Progress & Compress: a scalable framework for continual learning", 2018, "https://arxiv.org/abs/1805.06370"
+    )
 
     def __init__(
         self,
@@ -40,8 +43,9 @@ class OnlineEWC(EWC):
         half: bool = False,
         clip: float | None = None,
         normalise: bool = False,
+        heads: bool = True,
     ) -> None:
-        super().__init__(learner, info, strength, fisher, samples, half, clip, normalise)
+        super().__init__(learner, info, strength, fisher, samples, half, clip, normalise, heads)
         expect(0 <= decay <= 1, "strategy.decay", "in [0, 1]", decay)
         self.decay = decay
 

@@ -37,6 +37,7 @@ class RWalk(Strategy):
         fisher: F of the penalty: ``running`` is F~ (the paper's); else the mean over single samples of the latest task
             when it has ended, which does not depend on the batch size, with these labels (`cl.importance.fisher`).
         samples: training samples that such a mean is taken over, or None for all.
+        heads: False leaves the head out of the penalty, with the rows of all tasks; shared parameters alone are held.
     """
 
     paper = Paper("Riemannian walk for incremental learning", 2018, "https://arxiv.org/abs/1801.10112")
@@ -56,6 +57,7 @@ class RWalk(Strategy):
         keep: float = 0.5,
         fisher: str = "running",
         samples: int | None = None,
+        heads: bool = True,
     ) -> None:
         super().__init__(learner, info)
         expect(strength >= 0, "strategy.strength", ">= 0", strength)
@@ -67,7 +69,7 @@ class RWalk(Strategy):
         expect(samples is None or samples > 0, "strategy.samples", "> 0", samples)
         self.strength, self.interval, self.alpha, self.epsilon, self.keep = strength, interval, alpha, epsilon, keep
         self.fisher, self.samples = fisher, samples
-        self.quadratic = Quadratic(learner)
+        self.quadratic = Quadratic(learner, heads)
         self.path = PathIntegral(learner)  # of the present stretch
         self.start = PerParameter(learner, start="values")  # where the present stretch began
         self.squares = PerParameter(learner)  # sum of squared gradients in it
@@ -106,8 +108,9 @@ class RWalk(Strategy):
             self.average[name].lerp_(score, 1 - self.keep if task.index > 0 else 1.0)
         running = self.fisher == "running"
         information = dict(self.curvature.items()) if running else fisher(self, task.train, self.fisher, self.samples)
-        scores = _scaled(dict(self.average.items()))
-        self.quadratic.replace(self.learner, {n: f + scores[n] for n, f in _scaled(information).items()}, keep=0.0)
+        held = [n for n in self.quadratic.importance.names if n in information]
+        parts = [_scaled({n: values[n] for n in held}) for values in (information, self.average)]
+        self.quadratic.replace(self.learner, {n: parts[0][n] + parts[1][n] for n in held}, keep=0.0)
         self.start.copy_from(self.learner)
         self.steps.zero_()
         for gathered in (self.scores, self.path.total, self.squares):

@@ -28,6 +28,7 @@ class SI(Strategy):
         epsilon: damping of the denominator, > 0 (the paper's xi).
         positive: True keeps Omega at or above zero, as the authors' code does.
         whole_loss: True takes g of the loss with the penalty.
+        heads: False leaves the head out of the penalty, with the rows of all tasks; shared parameters alone are held.
     """
 
     paper = Paper("Continual learning through synaptic intelligence", 2017, "https://arxiv.org/abs/1703.04200")
@@ -43,6 +44,7 @@ class SI(Strategy):
         epsilon: float = 0.1,
         positive: bool = True,
         whole_loss: bool = False,
+        heads: bool = True,
     ) -> None:
         super().__init__(learner, info)
         expect(strength >= 0, "strategy.strength", ">= 0", strength)
@@ -50,7 +52,7 @@ class SI(Strategy):
         self.strength, self.epsilon, self.positive = strength, epsilon, positive
         self.own = 0.0 if whole_loss else strength  # how much of the penalty's gradient is not part of g
         self.path = PathIntegral(learner)
-        self.quadratic = Quadratic(learner)
+        self.quadratic = Quadratic(learner, heads)
 
     def penalty(self) -> Tensor:
         """Return the penalty () on the change of important parameters."""
@@ -67,10 +69,10 @@ class SI(Strategy):
 
     def end_task(self, task: Task) -> None:
         """Turn the path into importance and start a new one."""
-        change = {n: p.detach() - self.quadratic.anchor[n] for n, p in self.learner.named_parameters()}
-        found = {n: w / (change[n].square() + self.epsilon) for n, w in self.path.total.items()}
+        change = {n: p.detach() - self.quadratic.anchor[n] for n, p in self.quadratic.parameters_of(self.learner)}
+        found = {n: self.path.total[n] / (d.square() + self.epsilon) for n, d in change.items()}
         self.quadratic.replace(self.learner, found)
-        for name, importance in self.quadratic.importance.items():
-            if self.positive:
-                importance.clamp_(min=0)
-            self.path.total[name].zero_()
+        for _, importance in self.quadratic.importance.items() if self.positive else ():
+            importance.clamp_(min=0)
+        for _, total in self.path.total.items():
+            total.zero_()

@@ -1,7 +1,7 @@
 """Importance of parameters: estimates of it, and penalties that use it."""
 
-from cl.importance.estimators import FISHERS, fisher, output_sensitivity
+from cl.importance.estimators import FISHERS, NORMS, fisher, output_sensitivity
 from cl.importance.path import PathIntegral
 from cl.importance.quadratic import Quadratic
 
-__all__ = ["FISHERS", "PathIntegral", "Quadratic", "fisher", "output_sensitivity"]
+__all__ = ["FISHERS", "NORMS", "PathIntegral", "Quadratic", "fisher", "output_sensitivity"]

@@ -22,6 +22,7 @@ from cl.streams.data import Data
 if TYPE_CHECKING:
     from cl.strategy import Strategy
 
+NORMS = ("squared", "plain")
 FISHERS = ("auto", "exact", "sampled", "empirical", "predicted", "mean_gradient")
 MOST_LABELS = 500  # steps times outputs; `auto` draws one label a step beyond, where exact would take hours
 BATCH = 256  # samples a pass; the result does not depend on it
@@ -68,7 +69,7 @@ def fisher(
 
 
 def output_sensitivity(
-    strategy: "Strategy", data: Data, samples: int | None = None, batch_size: int = BATCH
+    strategy: "Strategy", data: Data, samples: int | None = None, batch_size: int = BATCH, norm: str = "squared"
 ) -> dict[str, Tensor]:
     """Return mean_n |d ||f(x_n)||^2 / d theta| over the outputs that the scenario allows (Aljundi et al. 2018, eq. 3).
 
@@ -77,9 +78,10 @@ def output_sensitivity(
         data: samples to average over; labels are not used.
         samples: how many of them, drawn by the run's seed; None takes all.
         batch_size: samples a pass; memory alone depends on it.
+        norm: ``squared``, or ``plain``: ||f(x_n)||.
     """
     chosen = _subset(strategy, data, samples)
-    return _mean(strategy, chosen, partial(_squared_norm, strategy), 1, batch_size)
+    return _mean(strategy, chosen, partial(_norm, strategy, norm), 1, batch_size)
 
 
 def _mean(
@@ -150,11 +152,12 @@ def _all_labels(strategy: "Strategy", classes: list[int], logits: Tensor, batch:
     return losses * weights * (-losses / 2).exp().detach()
 
 
-def _squared_norm(strategy: "Strategy", logits: Tensor, batch: Batch) -> Tensor:
+def _norm(strategy: "Strategy", norm: str, logits: Tensor, batch: Batch) -> Tensor:
     masked = objectives.mask_logits(logits, strategy.allowed(batch.task))
     squares = torch.where(masked == objectives.MASKED, 0.0, masked).square()
     real = strategy.real(batch.x)
-    return (squares if real is None else squares * real[..., None]).flatten(1).sum(1)[None]
+    total = (squares if real is None else squares * real[..., None]).flatten(1).sum(1)[None]
+    return total if norm == "squared" else total.clamp_min(1e-30).sqrt()
 
 
 @torch.no_grad()

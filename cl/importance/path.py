@@ -28,13 +28,14 @@ class PathIntegral(nn.Module):
         Args:
             module: as in the constructor.
             grads: gradients of the whole loss by full name; a parameter left out is not trained.
-            without: gradients, by the module's names, of the terms that do not count (the strategy's own penalty).
+            without: gradients, by the module's names, of the terms that do not count (the strategy's own penalty); 0
+                for names left out.
         """
         for name, parameter in module.named_parameters():
             self.before[name].copy_(parameter)
             g = grads.get(self.prefix + name)
             if g is not None:
-                self.gradient[name].copy_(g - without[name])
+                self.gradient[name].copy_(g - without.get(name, 0.0))
 
     def end_step(self, module: nn.Module) -> None:
         """Add the step from `before` to the present parameters."""

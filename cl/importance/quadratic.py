@@ -1,11 +1,11 @@
 """A quadratic penalty on the change of parameters, weighted by their importance."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from cl.parameters import PerParameter
+from cl.parameters import PerParameter, held
 
 
 class Quadratic(nn.Module):
@@ -16,27 +16,34 @@ class Quadratic(nn.Module):
 
     Args:
         module: the module whose parameters are held; importances begin at zero, anchors at the present values.
+        heads: False leaves out the parameters of its head.
     """
 
     constant: Tensor
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, heads: bool = True) -> None:
         super().__init__()
-        self.importance = PerParameter(module)
-        self.anchor = PerParameter(module, start="values")
+        names = held(module, heads)
+        self.importance = PerParameter(module, only=names)
+        self.anchor = PerParameter(module, start="values", only=names)
         self.register_buffer("constant", torch.zeros(()))
 
     def penalty(self, module: nn.Module) -> Tensor:
         """Return the penalty () at the present parameters of `module`."""
         total = self.constant
-        for name, parameter in module.named_parameters():
+        for name, parameter in self.parameters_of(module):
             total = total + (self.importance[name] * (parameter - self.anchor[name]).square()).sum()
         return total
 
+    def parameters_of(self, module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+        """Yield (name, present value) of what is held."""
+        yield from ((n, p) for n, p in module.named_parameters() if n in self.importance)
+
     def gradient(self, module: nn.Module, strength: float = 1.0) -> dict[str, Tensor]:
-        """Return the gradient of strength x penalty by parameter name, in closed form."""
+        """Return the gradient of strength x penalty by the names of what is held, in closed form."""
         factor = 2 * strength
-        return {n: (p - self.anchor[n]).mul_(self.importance[n]).mul_(factor) for n, p in module.named_parameters()}
+        held = self.parameters_of(module)
+        return {n: (p - self.anchor[n]).mul_(self.importance[n]).mul_(factor) for n, p in held}
 
     @torch.no_grad()
     def add(self, module: nn.Module, importance: Mapping[str, Tensor]) -> None:
@@ -46,7 +53,7 @@ class Quadratic(nn.Module):
             module: as in the constructor.
             importance: by parameter name; names left out count as zero.
         """
-        for name, parameter in module.named_parameters():
+        for name, parameter in self.parameters_of(module):
             if name not in importance:
                 continue
             old, new, anchor = self.importance[name], importance[name], self.anchor[name]

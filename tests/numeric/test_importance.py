@@ -137,14 +137,15 @@ def test_fisher_equals_a_loop_over_samples(learner, kind):
     assert_close(fisher(strategy, data, kind), one_by_one(strategy, data, fisher_scores(strategy, kind), 2))
 
 
-@pytest.mark.parametrize("learner", LEARNERS)
-def test_output_sensitivity_equals_a_loop_over_samples(learner):
+@pytest.mark.parametrize(("learner", "norm"), [*((learner, "squared") for learner in LEARNERS), ("mlp", "plain")])
+def test_output_sensitivity_equals_a_loop_over_samples(learner, norm):
     strategy, data = build(learner)
 
-    def norm(logits, batch):
-        return [logits[0, [2, 3]].square().sum()]
+    def score(logits, batch):
+        size = torch.linalg.vector_norm(logits[0, [2, 3]])
+        return [size**2 if norm == "squared" else size]
 
-    assert_close(output_sensitivity(strategy, data), one_by_one(strategy, data, norm, 1))
+    assert_close(output_sensitivity(strategy, data, norm=norm), one_by_one(strategy, data, score, 1))
 
 
 @pytest.mark.parametrize("scenario", ["task", "domain", "class"])

@@ -9,6 +9,11 @@ from cl.importance import Quadratic, fisher
 from cl.learners.mlp import MLP
 from cl.testing import TinyStream, train
 from strategies.ewc import EWC
+from strategies.l2 import L2
+from strategies.mas import MAS
+from strategies.online_ewc import OnlineEWC
+from strategies.rwalk import RWalk
+from strategies.si import SI
 
 
 def module(seed):
@@ -91,6 +96,28 @@ def test_importance_is_normalised_and_clipped():
         torch.testing.assert_close(value, plain[name] / largest)
     strategy, _ = make(clip=largest / 3)
     assert max(float(v.max()) for v in strategy.importance(stream[0]).values()) == pytest.approx(largest / 3)
+
+
+@pytest.mark.parametrize("kind", [EWC, OnlineEWC, SI, MAS, RWalk, L2])
+def test_heads_may_be_left_out(kind):
+    """The head is then free and costs no memory; what holds the other parameters is the same."""
+    found = {}
+    for heads in (True, False):
+        strategy = train(kind, TinyStream("task", tasks=1), epochs=2, heads=heads).strategy
+        strategy.enter(1)
+        with torch.no_grad():
+            for i, p in enumerate(strategy.learner.parameters()):
+                p.add_(0.1 + 0.01 * i)
+        names, parameters = zip(*strategy.learner.named_parameters(), strict=True)
+        grads = torch.autograd.grad(strategy.penalty(), parameters, allow_unused=True)
+        found[heads] = dict(zip(names, grads, strict=True))
+        stored = [n for n, _ in (strategy.anchor if kind is L2 else strategy.quadratic.anchor).items()]
+        assert stored == [n for n in names if heads or "head" not in n]
+    for name, g in found[False].items():
+        assert ("head" in name) == (g is None)
+        assert found[True][name].any()
+        if g is not None and kind is not RWalk:  # which scales what it holds
+            torch.testing.assert_close(g, found[True][name])
 
 
 def test_a_strong_penalty_holds_important_weights_and_leaves_the_others():
