@@ -11,6 +11,7 @@ from cl.batch import Batch
 from cl.errors import ConfigError, expect
 from cl.importance import layers
 from cl.learners.base import Learner
+from cl.learners.layers import hold_statistics
 from cl.parameters import PerParameter
 from cl.projection import leading_directions
 from cl.seeding import generator
@@ -21,13 +22,18 @@ PROJECTS = ("gradient", "step")
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm)
 
 
+def each(value: float | Sequence[float], n: int) -> Sequence[float]:
+    """Return what is given for each of n layers, or for all of them at once."""
+    return [value] * n if isinstance(value, float | int) else value
+
+
 class GPM(Strategy):
     """Each layer's gradient is projected onto the complement of the inputs (or patches) that matter to earlier tasks.
 
     After each task the singular vectors of a layer's inputs at some samples are added, until they hold a share of the
     energy; a step along the rest leaves the layer's answers to those inputs as they are. Separate heads are not
-    projected, shared ones are. Normalisation layers learn on the first task alone, running
-    statistics included.
+    projected, shared ones are. Normalisation layers learn on the first task alone, running statistics included, unless
+    nothing is held: then it is fine-tuning with them too.
 
     Differs from the paper: the projection is kept as a matrix (D, D) a layer, whose shape does not depend on the data;
     a bias counts as the weight of a constant input, where the paper's networks have none; ``project=step`` also
@@ -40,7 +46,8 @@ class GPM(Strategy):
         info: see `Strategy`.
         threshold: share of the energy to hold after the first task, in [0, 1]; one number, or one for each layer.
         increase: how much the threshold grows with each task, >= 0.
-        samples: training samples a task whose inputs are taken, > 0.
+        samples: training samples a task whose inputs are taken, > 0; one number, or one for each layer (the paper's
+            runs on CIFAR-100 take fewer for convolutions, whose patches are many).
         project: ``gradient`` (paper) or ``step``.
 
     Raises:
@@ -58,17 +65,16 @@ class GPM(Strategy):
         info: StreamInfo,
         threshold: float | Sequence[float] = 0.97,
         increase: float = 0.003,
-        samples: int = 300,
+        samples: int | Sequence[int] = 300,
         project: str = "step",
     ) -> None:
         super().__init__(learner, info)
-        self.threshold = threshold if isinstance(threshold, float | int) else tuple(threshold)
-        for value in self.threshold if isinstance(self.threshold, tuple) else (self.threshold,):
-            expect(0 <= value <= 1, "strategy.threshold", "in [0, 1]", value)
+        expect(all(0 <= t <= 1 for t in each(threshold, 1)), "strategy.threshold", "in [0, 1]", threshold)
+        expect(all(n > 0 for n in each(samples, 1)), "strategy.samples", "> 0", samples)
         expect(increase >= 0, "strategy.increase", ">= 0", increase)
-        expect(samples > 0, "strategy.samples", "> 0", samples)
         expect(project in PROJECTS, "strategy.project", f"in {list(PROJECTS)}", project)
-        self.increase, self.samples = increase, samples
+        self.threshold, self.increase, self.samples = threshold, increase, samples
+        self.holds = increase > 0 or max(each(threshold, 1)) > 0  # anything at all
         self.first = True  # no task came before
         self.before = PerParameter(learner) if project == "step" else None
         self.projections = nn.Module()
@@ -83,16 +89,15 @@ class GPM(Strategy):
                     inputs = layer.get_parameter("weight")[0].numel() + len(trained) - 1
                     self.projections.register_buffer(name.replace(".", "/"), torch.zeros(inputs, inputs))
             elif isinstance(layer, NORMS):
-                self.first_task_only += [f"learner.{name}.{n}" for n in trained]
+                self.first_task_only += [f"learner.{name}.{n}" for n in trained if self.holds]
             elif trained:
                 raise ConfigError(
                     "Expected `learner` of linear, convolution and normalisation layers for gradient projection, got "
                     f"{type(layer).__name__}"
                 )
-
-        layer_by_layer, n = self.threshold, len(self.projected)
-        fits = not isinstance(layer_by_layer, tuple) or len(layer_by_layer) == n
-        expect(fits, "strategy.threshold", f"one number, or {n} for {n} layers", layer_by_layer)
+        n = len(self.projected)
+        for field, given in (("threshold", threshold), ("samples", samples)):
+            expect(len(each(given, n)) == n, f"strategy.{field}", f"one number, or {n} for {n} layers", given)
 
     def grow(self, k: int) -> None:
         """Note whether a task came before."""
@@ -101,9 +106,8 @@ class GPM(Strategy):
     def train(self, mode: bool = True) -> "GPM":
         """Keep running statistics as the first task left them."""
         super().train(mode)
-        for module in self.learner.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and not self.first:
-                module.eval()
+        if self.holds and not self.first:
+            hold_statistics(self.learner)
         return self
 
     def projection(self, name: str) -> Tensor:
@@ -139,9 +143,8 @@ class GPM(Strategy):
     @torch.no_grad()
     def end_task(self, task: Task) -> None:
         """Hold the inputs that this task's samples give to each layer."""
-        n = len(self.projected)
-        thresholds = self.threshold if isinstance(self.threshold, tuple) else (self.threshold,) * n
-        for (name, moments), threshold in zip(self.moments(task).items(), thresholds, strict=True):
+        found = self.moments(task)
+        for (name, moments), threshold in zip(found.items(), each(self.threshold, len(found)), strict=True):
             known = self.projection(name)
             known.copy_(leading_directions(moments, known, min(threshold + self.increase * task.index, 1.0)))
 
@@ -149,17 +152,21 @@ class GPM(Strategy):
         """Return the sum of x x^T over the inputs (or patches) x of each layer: (D, D) float64."""
         order = torch.randperm(len(task.train), generator=generator(self.info.seed, "gpm", task.index))
         found = {name: torch.zeros_like(self.projection(name), dtype=torch.float64) for name in self.projected}
+        wanted = dict(zip(self.projected, each(self.samples, len(found)), strict=True))
+        seen = size = 0  # samples before the present batch, and in it
 
         def record(name: str, layer: nn.Module, args: tuple[Tensor, ...]) -> None:
-            x = args[0]
+            x = args[0][: len(args[0]) * max(0, min(wanted[name] - seen, size)) // size]
             rows = x.flatten(0, -2) if isinstance(layer, nn.Linear) else layers.unfold(layer, x).mT.flatten(0, 1)
             if rows.shape[1] < len(found[name]):
                 rows = torch.cat([rows, torch.ones_like(rows[:, :1])], 1)
             found[name] += rows.double().T @ rows.double()
 
         hooks = [self.learner.get_submodule(n).register_forward_pre_hook(partial(record, n)) for n in self.projected]
-        for batch in task.train.subset(order[: self.samples].to(task.train.device)).in_order(50):
+        for batch in task.train.subset(order[: max(wanted.values())].to(task.train.device)).in_order(50):
+            size = len(batch.y)
             self("logits", batch.x, batch.task)
+            seen += size
         for hook in hooks:
             hook.remove()
         return found

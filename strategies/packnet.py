@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 
 from cl import objectives
@@ -12,6 +12,7 @@ from cl.batch import Batch
 from cl.errors import expect
 from cl.learners.base import Learner
 from cl.learners.connections import connections
+from cl.learners.layers import hold_statistics
 from cl.parameters import PerParameter
 from cl.seeding import derive, generator
 from cl.strategy import Aux, Paper, Strategy
@@ -81,10 +82,8 @@ class PackNet(Strategy):
     def train(self, mode: bool = True) -> "PackNet":
         """Keep normalisation as the first task left it."""
         super().train(mode)
-        first = all(p.requires_grad for p in self.learner.parameters())
-        for module in self.learner.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and not first:
-                module.eval()
+        if not all(p.requires_grad for p in self.learner.parameters()):  # after the first task
+            hold_statistics(self.learner)
         return self
 
     def after_step(self, batch: Batch, aux: Aux) -> None:

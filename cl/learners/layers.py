@@ -106,3 +106,10 @@ def initialise(module: nn.Module, name: str, nonlinearity: str = "relu") -> None
                 nn.init.orthogonal_(layer.weight, gain)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def hold_statistics(module: nn.Module) -> None:
+    """Let batch normalisation use its running statistics, as in evaluation, and leave them as they are."""
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            part.eval()

@@ -79,6 +79,21 @@ def test_runs_or_refuses(name, learner):
         assert gain > -0.25, f"learning made it worse: {results.accuracy.round(2).tolist()}"
 
 
+@pytest.mark.parametrize("name", [name for name, (strategy, _) in STRATEGIES.items() if strategy.neutral is not None])
+def test_neutral_settings_are_fine_tuning_with_normalisation_too(name):
+    strategy, fields = STRATEGIES[name]
+    fields = fields | dict(strategy.small) | dict(strategy.neutral)
+    scenario = next(s for s in ("task", "class", "domain", "online") if s in strategy.scenarios)
+    runs = []
+    for make, own in ((Strategy, {}), (strategy, fields)):
+        stream = TinyStream(scenario, tasks=2, samples=24)
+        made = engine(make, stream, make_learner=LEARNERS["batch norm"], epochs=2, **own)
+        made.run()
+        runs.append(state(made.strategy.learner))
+    for key, value in runs[0].items():
+        torch.testing.assert_close(runs[1][key], value, rtol=0, atol=0, msg=key)
+
+
 @pytest.mark.parametrize("name", list(STRATEGIES))
 def test_runs_or_refuses_where_answers_are_in_bits(name):
     """The head has one row a bit there, and not one an output."""

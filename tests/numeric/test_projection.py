@@ -242,6 +242,20 @@ def test_gpm_holds_a_share_of_the_energy_in_each_layer_by_itself():
         train(GPM, TinyStream("domain"), threshold=[0.9, 0.9])
 
 
+@pytest.mark.parametrize("samples", [30, [7, 60, 80]])
+def test_gpm_takes_as_many_samples_for_each_layer_as_asked(samples):
+    made = engine(GPM, TinyStream("domain"), epochs=1, samples=samples)
+    made.run_task(0)
+    made.strategy.eval()
+    with torch.no_grad():
+        found = made.strategy.moments(made.stream[0])
+    # the entry of the constant input counts the samples
+    expected = [30] * 3 if samples == 30 else samples
+    assert [round(float(m[-1, -1])) for m in found.values()] == expected
+    with pytest.raises(ConfigError, match=r"strategy\.samples` one number, or 3 for 3 layers"):
+        train(GPM, TinyStream("domain"), samples=[30, 30])
+
+
 def test_gpm_refuses_layers_it_cannot_project():
     class Recurrent(Learner):
         def __init__(self):
