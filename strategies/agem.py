@@ -19,20 +19,20 @@ class AGEM(ER):
     g <- g - (g . r / r . r) r if g . r < 0, with r the gradient of the mean loss of a batch drawn from the memories of
     all earlier tasks. In the online scenario, where tasks are not told, the batch comes from all that was seen.
 
-    Differs from the paper: none with ``groups=both``.
+    Differs from the paper: none.
 
     Args:
         learner: see `Strategy`.
         info: see `Strategy`.
         memory_size, per, memory: see `ER`.
-        groups: what has an equal share of the memory, see `ER`: each ``task``, or ``both``: each class of each task,
-            as in the paper. ``task`` is ``none`` in the online scenario.
+        groups: what has an equal share of the memory, see `ER`: ``both``, each class of each task (the paper), which is
+            ``task`` where a sample has no single label; both are ``none`` in the online scenario.
         reference_batch: samples of the reference gradient, >= 0; None as many as the incoming batch, 0 is fine-tuning.
     """
 
     paper = Paper("Efficient lifelong learning with A-GEM", 2019, "https://arxiv.org/abs/1812.00420")
-    protects = ("task", "domain")
-    neutral: ClassVar[dict[str, Any]] = {"reference_batch": 0}
+    protects: ClassVar[bool | tuple[str, ...]] = ("task", "domain")
+    neutral: ClassVar[dict[str, Any] | None] = {"reference_batch": 0}
 
     def __init__(
         self,
@@ -41,12 +41,16 @@ class AGEM(ER):
         memory_size: int = 500,
         per: str = "all",
         memory: str = "ring",
-        groups: str = "task",
+        groups: str = "both",
         reference_batch: int | None = 256,
     ) -> None:
         expect(reference_batch is None or reference_batch >= 0, "strategy.reference_batch", ">= 0", reference_batch)
         online = info.scenario == "online"
-        groups, source = ("none" if groups == "task" else groups, "all") if online else (groups, "earlier")
+        if groups == "both" and info.target != "class":
+            groups = "task"
+        if groups in ("both", "task") and online:
+            groups = "none"
+        source = "all" if online else "earlier"
         super().__init__(learner, info, memory_size, per, memory, groups, reference_batch, recall_from=source)
 
     loss = Strategy.loss

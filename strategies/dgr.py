@@ -17,7 +17,7 @@ from cl.strategy import Aux, Paper, Strategy
 from cl.streams.base import StreamInfo, Task
 
 TARGETS = ("hard", "soft")
-WEIGHTINGS = ("tasks", "sum")
+WEIGHTINGS = ("tasks", "sum", "share")
 GENERATORS = ("connected", "recurrent")
 
 
@@ -35,7 +35,8 @@ class DGR(Strategy):
         targets: ``hard`` (the old network's most likely class; Shin et al.) or ``soft`` (distillation; van de Ven).
         temperature: T > 0 of soft targets; their loss is multiplied by T^2 (Hinton et al. 2015).
         weighting: ``tasks``: 1/k of the loss on new data and (1 - 1/k) of the loss on replay at task k = 1, 2...;
-            ``sum``: new + replay.
+            ``sum``: new + w replay; ``share``: (1 - w) new + w replay.
+        replay_weight: w of ``sum`` (>= 0) and ``share`` (in [0, 1]).
 
     Differs from the paper: an autoencoder in place of Shin et al.'s adversarial generator. Its loss is divided by the
     number of input values; it shares the network's optimizer.
@@ -60,6 +61,7 @@ class DGR(Strategy):
         targets: str = "soft",
         temperature: float = 2.0,
         weighting: str = "tasks",
+        replay_weight: float = 1.0,
         generator: str = "connected",
     ) -> None:
         super().__init__(learner, info)
@@ -67,10 +69,12 @@ class DGR(Strategy):
         expect(targets in TARGETS, "strategy.targets", f"in {list(TARGETS)}", targets)
         expect(temperature > 0, "strategy.temperature", "> 0", temperature)
         expect(weighting in WEIGHTINGS, "strategy.weighting", f"in {list(WEIGHTINGS)}", weighting)
+        high = 1.0 if weighting == "share" else float("inf")
+        expect(0 <= replay_weight <= high, "strategy.replay_weight", f"in [0, {high}]", replay_weight)
         sequences = info.sequence and info.vocabulary == 0
         known = GENERATORS if sequences else GENERATORS[:1]
         expect(generator in known, "strategy.generator", f"in {list(known)} on this stream", generator)
-        self.replay_batch, self.weighting = replay_batch, weighting
+        self.replay_batch, self.weighting, self.replay_weight = replay_batch, weighting, replay_weight
         self.targets, self.temperature = targets, temperature
         self.generator = generator_for(info, hidden, latent, likelihood, generator == "recurrent")
         self.k = 0
@@ -91,7 +95,10 @@ class DGR(Strategy):
             among, before = self.allowed(replay.task), self.allowed_before(replay.task)
             past = distillation_loss(logits, teacher, self.temperature, among, before).mean() * self.temperature**2
         past = past + self.generator_loss(replay.x, batch.key, "replay")
-        return new + past if self.weighting == "sum" else (new + self.k * past) / (self.k + 1)
+        if self.weighting == "tasks":
+            return (new + self.k * past) / (self.k + 1)
+        w = self.replay_weight
+        return (new if self.weighting == "sum" else (1 - w) * new) + w * past
 
     def generator_loss(self, x: Tensor, key: Tensor, purpose: str) -> Tensor:
         """Return the generator's loss () in nats an input value."""

@@ -47,7 +47,7 @@ class ER(Strategy):
     paper: ClassVar[Paper | None] = Paper(
         "On Tiny Episodic Memories in Continual Learning", 2019, "https://arxiv.org/abs/1902.10486"
     )
-    protects: ClassVar[bool] = True
+    protects: ClassVar[bool | tuple[str, ...]] = True
     neutral: ClassVar[dict[str, Any] | None] = {"replay_batch": 0}
     small: ClassVar[dict[str, Any]] = {"memory_size": 60}
 

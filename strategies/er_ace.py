@@ -32,7 +32,8 @@ class ERACE(ER):
             also the ``unseen``, from the highest label seen so far on (the authors' code); outputs of a growing head
             that no task has used yet take no part, as ever (the authors' head has all from the start).
 
-    Differs from the paper: inputs are stored as the network saw them, so that augmentation is not drawn anew.
+    Differs from the paper: inputs are stored as the network saw them, so that augmentation is not drawn anew. The
+    authors' code classifies by 10 times the cosine of features and weights, here the learner's head is linear.
     """
 
     paper: ClassVar[Paper | None] = Paper(

@@ -113,6 +113,9 @@ def test_dgr_loss(targets):
     new = -log_softmax(dgr.learner(batch.x), now)[torch.arange(20), batch.y].mean()
     new = new + dgr.generator.losses(batch.x, KEY, "generator/new").mean() / 16
     torch.testing.assert_close(dgr.loss(batch), (new + past) / 2)
+    for weighting, expected in (("sum", new + 0.3 * past), ("share", 0.7 * new + 0.3 * past)):
+        dgr.weighting, dgr.replay_weight = weighting, 0.3
+        torch.testing.assert_close(dgr.loss(batch), expected)
 
 
 def test_dgr_with_heads_dreams_of_earlier_tasks_alone():
