@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from cl.build import Config, call, check_fields, construct, locate
+from cl.build import Config, as_hinted, call, check_fields, construct, locate
 from cl.engine import Engine
 from cl.errors import ConfigError, expect
 from cl.evaluator import EvaluationOptions
@@ -19,6 +19,13 @@ from cl.streams.base import Stream
 from cl.trackers.base import Tracker
 from cl.training import TrainingOptions
 from cl.update import Updater
+
+OPTIONS = {"training": TrainingOptions, "evaluation": EvaluationOptions}  # groups without `_target_`
+
+
+def settled(config: Config) -> Config:
+    """Return a configuration in which equal settings are equal values; see `cl.build.as_hinted`."""
+    return {group: as_hinted(part, OPTIONS.get(group)) for group, part in config.items()}
 
 
 def build_stream(config: Config, settings: Settings, device: torch.device) -> Stream:
@@ -71,7 +78,7 @@ def build_engine(
 ) -> Engine:
     """Build the engine of a configuration around a strategy and its stream."""
     options: dict[str, Any] = {}
-    for name, kind in (("training", TrainingOptions), ("evaluation", EvaluationOptions)):
+    for name, kind in OPTIONS.items():
         check_fields(kind, config[name], name)
         options[name] = kind(**config[name])
     if options["training"].patience is not None:

@@ -4,6 +4,7 @@ Errors carry the path that the user typed (``strategy.strength``), which is why 
 `hydra.utils.instantiate`. A `_target_` may name any importable code: configurations are trusted (SECURITY.md).
 """
 
+import contextlib
 import functools
 import inspect
 import pkgutil
@@ -43,6 +44,39 @@ def construct(node: Any, path: str, /, **given: Any) -> Any:
     if isinstance(node, list | tuple):
         return [construct(v, f"{path}[{i}]") for i, v in enumerate(node)]
     return node
+
+
+def as_hinted(node: Any, target: Any = None) -> Any:
+    """Return a configuration node with floats where its targets ask for floats: ``1`` and ``1.0`` are one setting.
+
+    A target that cannot be imported is left to `construct`, which says so.
+
+    Args:
+        node: see `construct`.
+        target: what the fields of a mapping without `_target_` are given to, or None.
+    """
+    if isinstance(node, list):
+        return [as_hinted(v) for v in node]
+    if not isinstance(node, Mapping):
+        return node
+    with contextlib.suppress(Exception):  # whatever a user's module raises when it is imported
+        target = locate(node["_target_"], "_target_") if node.get("_target_") else target
+    hints = {} if target is None else _hints(target)
+    return {k: _as_float(as_hinted(v), hints.get(k)) for k, v in node.items()}
+
+
+def _as_float(value: Any, hint: Any) -> Any:
+    """Return a value with every whole number a float that the hint says is one."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        fitting = (a for a in arguments if _fits(value, a))
+        return value if int in arguments else _as_float(value, next(fitting, None))
+    if hint is float and _fits(value, int):
+        return float(value)
+    if isinstance(value, list) and origin in (list, tuple, Sequence):
+        each = arguments if len(arguments) == len(value) and ... not in arguments else arguments[:1] * len(value)
+        return [_as_float(v, h) for v, h in zip(value, each, strict=False)]
+    return value
 
 
 def call(target: Callable[..., Any], path: str, /, **fields: Any) -> Any:

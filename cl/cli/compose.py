@@ -67,7 +67,9 @@ def mistakes(words: Sequence[str]) -> Iterator[None]:
 
 
 def plain(config: DictConfig, choices: Mapping[str, Any]) -> Config:
-    """Resolve a composed configuration into plain types and add `choices`."""
+    """Resolve a composed configuration into plain types, ``1`` and ``1.0`` alike, and add `choices`."""
+    from cl.assembly import settled  # imports torch
+
     copy = OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"])
     resolved = OmegaConf.to_container(copy, resolve=True, throw_on_missing=True)
     assert isinstance(resolved, dict)
@@ -76,7 +78,7 @@ def plain(config: DictConfig, choices: Mapping[str, Any]) -> Config:
         target = resolved[group].get("_target_")
         if target != _target_of(group, named[group]):  # the user's own class under another yaml's name
             named[group] = str(target).rpartition(".")[2]
-    return {**{str(k): v for k, v in resolved.items()}, "choices": named}
+    return settled({**{str(k): v for k, v in resolved.items()}, "choices": named})
 
 
 def _target_of(group: str, choice: str) -> Any:
@@ -90,10 +92,10 @@ def _target_of(group: str, choice: str) -> Any:
 def explain(error: Exception, words: Sequence[str]) -> str:
     """Return one line that names the word, the rule and, where there is one, the nearest name that exists."""
     text = " ".join(str(error).split())
-    plugin = re.search(r"Could not (?:find|load) '?hydra/launcher/(submitit_slurm|ray|optuna)\b", text)
+    plugin = re.search(r"Could not (?:find|load) '?hydra/(launcher|sweeper)/(submitit_slurm|ray|optuna)\b", text)
     if plugin:
-        extra = {"submitit_slurm": "slurm", "ray": "ray", "optuna": "tune"}[plugin.group(1)]
-        return f"Expected the launcher's package to be installed; pip install 'lethe[{extra}]'"
+        extra = {"submitit_slurm": "slurm", "ray": "ray", "optuna": "tune"}[plugin.group(2)]
+        return f"Expected the {plugin.group(1)}'s package to be installed; pip install 'lethe[{extra}]'"
     missing = re.search(r"Could not find '((?:hydra/)?[\w-]+)/([^']+)'", text)
     if missing:
         group, name = missing.groups()
@@ -122,9 +124,12 @@ def _word(name: str, words: Sequence[str]) -> str:
 
 
 def options(group: str) -> list[str]:
-    """Return the choices of a group, by walking its folders: ours, and the user's in ``conf``."""
+    """Return the choices of a group: of its folders, ours and the user's in ``conf``, and those that plug-ins bring."""
     folders = {conf_folder() / group, Path.cwd() / "conf" / group}
-    return sorted({p.stem for f in folders if f.is_dir() for p in f.glob("*.yaml")})
+    found = {p.stem for f in folders if f.is_dir() for p in f.glob("*.yaml")}
+    if GlobalHydra.instance().is_initialized():
+        found |= set(GlobalHydra.instance().config_loader().get_group_options(group))
+    return sorted(found)
 
 
 def keys_beside(name: str, words: Sequence[str]) -> list[str]:

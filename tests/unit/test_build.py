@@ -3,7 +3,7 @@ from typing import Literal
 
 import pytest
 
-from cl.build import check_type, construct
+from cl.build import as_hinted, check_type, construct
 from cl.errors import ConfigError
 
 
@@ -59,6 +59,34 @@ def test_mistakes_name_field_rule_and_value(fields, words):
         construct(node(**fields), "part")
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "kind"),
+    [
+        (1, float, float),
+        (1, float | None, float),
+        (1, int | float, int),
+        (1, float | Part, float),
+        (True, float, bool),
+        (1, int, int),
+        ("1", float, str),
+    ],
+)
+def test_whole_numbers_are_floats_where_a_float_is_asked_for(value, hint, kind):
+    def target(x: hint, xs: Sequence[hint] = (), pair: tuple[hint, int] = (0, 0)):
+        """Take values."""
+
+    found = as_hinted({"x": value, "xs": [value, value], "pair": [value, 2], "y": 1}, target)
+    assert found == {"x": value, "xs": [value, value], "pair": [value, 2], "y": 1}
+    assert [type(v) for v in (found["x"], *found["xs"], *found["pair"], found["y"])] == [kind] * 4 + [int, int]
+
+
+def test_whole_numbers_are_floats_at_any_depth():
+    found = as_hinted({"a": [node(size=1, rate=2)], "b": {"_target_": "not.there", "rate": 2}})
+    assert (found["a"][0]["size"], found["a"][0]["rate"], found["b"]["rate"]) == (1, 2.0, 2)
+    assert isinstance(found["a"][0]["rate"], float)
+    assert isinstance(found["b"]["rate"], int)
 
 
 def test_target_that_does_not_exist_suggests_the_nearest():
