@@ -1,8 +1,9 @@
 """One seed's lane of a run: from its configuration to its folder."""
 
+import dataclasses
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,12 @@ def folder_of(config: Mapping[str, Any], settings: Settings) -> Path:
     name = settings.name or f"{choices['stream']}-{scenario}-{choices['strategy']}"
     group = settings.group or choices["stream"]
     return Path(settings.output).expanduser() / group / f"{name}-seed{settings.seed}-{config_hash(config)}"
+
+
+def folders_of(config: Mapping[str, Any]) -> list[Path]:
+    """Return the run folders of all replicas of a configuration."""
+    settings = Settings.of(config)
+    return [folder_of(config, dataclasses.replace(settings, seed=seed)) for seed in settings.seeds]
 
 
 class Saves:
@@ -148,11 +155,11 @@ class Replica:
             self.folder = RunFolder(self.path)
         return True
 
-    def prepare(self, leads: bool = True, level: Place | None = None) -> None:
+    def prepare(self, beside: Sequence["Replica"] = (), level: Place | None = None) -> None:
         """Load what an earlier process saved and start the trackers.
 
         Args:
-            leads: see `RunFacts`.
+            beside: the replicas of the program that were prepared before.
             level: where to go on from, one of `restarts`; None: from the last that was saved.
         """
         self._resume_or_clear(level)
@@ -168,10 +175,10 @@ class Replica:
             info=stream.info,
             tags=tuple(self.settings.tags),
             step=self.engine.total_steps - self.engine.step,
-            leads=leads,
         )
+        spoken_for = {type(t.tracker) for replica in beside for t in replica.trackers}
         for tracker in self.trackers:
-            tracker.start(facts)
+            tracker.start(dataclasses.replace(facts, leads=type(tracker.tracker) not in spoken_for))
 
     def restarts(self) -> set[Place]:
         """Return where the replica can go on from; the beginning is one if no more than one checkpoint is lost."""

@@ -1,9 +1,10 @@
 """Runs from their configurations to their folders: build, train, save, resume, and say how they ended."""
 
 import contextlib
+import itertools
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,46 +38,97 @@ def run(config: Config, path: Path | None = None) -> list[Outcome]:
         LetheError: the configuration, the data or the folder is not usable; nothing was trained.
         Interrupted: a signal asked the run to end; its state is saved.
     """
-    return run_together([{**config, "seed": s, "replicas": 1} for s in Settings.of(config).seeds], path)
+    (ended,) = run_together([config], path)
+    if isinstance(ended, Exception):
+        raise ended
+    return ended
 
 
-def run_together(configs: Sequence[Config], path: Path | None = None) -> list[Outcome]:
-    """Carry out runs of one replica each on one device, as one program where they can be; each has its own folder.
+def run_together(configs: Sequence[Config], path: Path | None = None) -> list[list[Outcome] | Exception]:
+    """Carry out runs on one device, as one program where they can be; each replica has its own folder.
 
     Args:
-        configs: resolved configurations.
+        configs: resolved configurations, of one device, number of threads and determinism.
         path: see `run`.
 
     Returns:
-        one outcome a configuration, in order.
+        for each configuration what `run` returns, or the exception with which it was refused before any training.
     """
-    settings = Settings.of(configs[0])
-    device = find(settings.device)
+    refused: dict[int, Exception] = {}
+    settings: dict[int, Settings] = {}
+    for i, config in enumerate(configs):
+        with _kept(refused, i):
+            settings[i] = Settings.of(config)
+    if not settings:
+        return list(refused.values())
+    first = next(iter(settings.values()))
+    device = find(first.device)
     world = None
     if launched():
-        expect(len(configs) == 1, "replicas", "1 under torchrun, which spreads one run over processes", len(configs))
+        seeds = [seed for own in settings.values() for seed in own.seeds]
+        expect(len(seeds) == 1, "replicas", "1 under torchrun, which spreads one run over processes", len(seeds))
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if device.type == "cuda" else device
         world = join(device.type)
     watch_memory(device)
-    with guarantees(device, settings.threads, settings.deterministic), listening() as request:
+    with guarantees(device, first.threads, first.deterministic), listening() as request:
         saves = Saves()
-        replicas = [Replica(c, device, request, path, world, saves) for c in configs]
+        runs: dict[int, list[Replica]] = {i: [] for i in settings}
+        built: list[Replica] = []
+        prepared: list[Replica] = []
+
+        def build(i: int) -> None:
+            alone = [{**configs[i], "seed": seed, "replicas": 1} for seed in settings[i].seeds]
+            runs[i] += [Replica(config, device, request, path, world, saves) for config in alone]
+            for replica in runs[i]:
+                with _named(replica.path):
+                    if replica.build(like=built[0] if built else None):
+                        built.append(replica)
+
+        def prepare(i: int) -> None:
+            for replica in _unfinished({i: runs[i]}):
+                with _named(replica.path):
+                    replica.prepare(prepared, level)
+                prepared.append(replica)
+
         try:
-            open_ones: list[Replica] = []
-            with _named(replicas[0].path):
-                for replica in replicas:
-                    if replica.build(like=open_ones[0] if open_ones else None):
-                        open_ones.append(replica)
-                level = _level(open_ones)
-                for replica in open_ones:
-                    replica.prepare(leads=replica is open_ones[0], level=level)
-            request.expected = len(open_ones)
-            if open_ones:
-                _train(open_ones, len(replicas))
+            _each(build, runs, refused)
+            level = _level(_unfinished(runs))
+            _each(prepare, runs, refused)
+            training = _unfinished(runs)
+            request.expected = len(training)
+            if training:
+                _train(training, sum(map(len, runs.values())))
         finally:
-            for replica in replicas:
-                replica.close()
-    return [r.outcome for r in replicas if r.outcome is not None]
+            _close(runs.values())
+    ended = {i: [r.outcome for r in replicas if r.outcome is not None] for i, replicas in runs.items()}
+    return [refused[i] if i in refused else ended[i] for i in range(len(configs))]
+
+
+def _each(step: Callable[[int], None], runs: dict[int, list[Replica]], refused: dict[int, Exception]) -> None:
+    """Take a step of every run; one that goes wrong is moved to `refused`, so that the others go on."""
+    for i in list(runs):
+        with _kept(refused, i):
+            step(i)
+        if i in refused:
+            _close([runs.pop(i)])
+
+
+@contextlib.contextmanager
+def _kept(errors: dict[int, Exception], i: int) -> Iterator[None]:
+    """Keep what goes wrong in the block as the error of configuration `i`."""
+    try:
+        yield
+    except Exception as error:
+        errors[i] = error
+
+
+def _unfinished(runs: Mapping[int, Sequence[Replica]]) -> list[Replica]:
+    return [replica for replicas in runs.values() for replica in replicas if replica.outcome is None]
+
+
+def _close(runs: Iterable[Sequence[Replica]]) -> None:
+    for replica in itertools.chain(*runs):
+        replica.close()
 
 
 def _level(replicas: Sequence[Replica]) -> Place | None:
@@ -87,8 +139,8 @@ def _level(replicas: Sequence[Replica]) -> Place | None:
     """
     if len(replicas) < 2:
         return None
-    common = set.intersection(*(r.restarts() for r in replicas))
-    return max(common, default=None)
+    with _named(replicas[0].path):
+        return max(set.intersection(*(r.restarts() for r in replicas)), default=None)
 
 
 def _train(replicas: Sequence[Replica], of: int) -> None:
@@ -159,7 +211,8 @@ def _memory_advice(error: BaseException) -> str:
     return f"out of memory: {reason}; {advice}" if reason else f"out of memory; {advice}"
 
 
-def average(outcomes: Sequence[Outcome]) -> float:
-    """Return the mean over replicas of the final average accuracy; NaN where a replica failed."""
-    values = [np.nan if o.status == "failed" else o.results.accuracy[:, -1].mean() for o in outcomes]
-    return float(np.mean(values))
+def average(outcomes: Sequence[Outcome]) -> float | None:
+    """Return the mean over replicas of the final average accuracy; None where a replica failed or is not finite."""
+    values = [o.results.accuracy[:, -1].mean() for o in outcomes if o.status != "failed"]
+    mean = float(np.mean(values)) if len(values) == len(outcomes) else np.nan
+    return mean if np.isfinite(mean) else None

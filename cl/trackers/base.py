@@ -23,7 +23,7 @@ class RunFacts:
         info: facts of the stream.
         tags: free labels.
         step: steps of the tasks that were finished before, for a resumed run.
-        leads: False for a replica that is trained beside another one, which speaks for both on a screen.
+        leads: False for a replica beside which another one has such a tracker, which speaks for both on a screen.
     """
 
     name: str

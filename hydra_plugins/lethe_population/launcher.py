@@ -3,6 +3,7 @@
 Run folders, trackers and return values are as if each job had run alone, so that every sweeper works unchanged.
 """
 
+import contextlib
 import functools
 import json
 from collections.abc import Sequence
@@ -15,10 +16,12 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from cl.errors import TrainingError
+from cl.errors import LetheError, TrainingError
 
 Config = dict[str, Any]
 Ended = Any  # what became of a job: a list of outcomes, or the exception that it raised
+# What replicas of a population may each have for themselves: seeds, and what nothing is computed with.
+OWN = ("seed", "replicas", "output", "name", "group", "tags", "tracker", "choices")
 
 
 class PopulationLauncher(Launcher):
@@ -44,6 +47,7 @@ class PopulationLauncher(Launcher):
             TypeError: the program is another than `lethe train`.
         """
         from cl.cli.sweep import configuration, job
+        from cl.run import run
 
         if self.task_function is not job:
             raise TypeError("Expected `hydra/launcher=population` in a sweep of lethe, got another program")
@@ -60,7 +64,8 @@ class PopulationLauncher(Launcher):
                 ended[i] = error
         gpus = 0 if any(config.get("device") not in ("auto", "cuda") for config in configs.values()) else _gpus()
         processes = self._processes(gpus)
-        parts = split(groups(configs), processes)
+        again = repeated(configs)
+        parts = split(groups({i: config for i, config in configs.items() if i not in again}), processes)
         outcomes_of = _side_by_side([[configs[i] for i in p] for p in parts], processes, gpus)
         for part, outcomes in zip(parts, outcomes_of, strict=True):
             ended.update(zip(part, outcomes, strict=True))
@@ -69,7 +74,9 @@ class PopulationLauncher(Launcher):
             returns.append(
                 run_job(
                     hydra_context=self.context,
-                    task_function=functools.partial(job, carry_out=functools.partial(_ended, ended[i])),
+                    task_function=functools.partial(
+                        job, carry_out=run if i in again else functools.partial(_ended, ended[i])
+                    ),
                     config=config,
                     job_dir_key="hydra.sweep.dir",
                     job_subdir_key="hydra.sweep.subdir",
@@ -119,22 +126,36 @@ def _in_worker(part: list[Config], gpu: int | None) -> list[Ended]:
         return [error] * len(part)
 
 
+def repeated(configs: dict[int, Config]) -> set[int]:
+    """Return the jobs of which an earlier one has a run folder; they run after it, and alone."""
+    from cl.replica import folders_of
+
+    taken: set[Path] = set()
+    found = set()
+    for i, config in configs.items():
+        with contextlib.suppress(LetheError):  # told when it is carried out
+            folders = set(folders_of(config))
+            if folders & taken:
+                found.add(i)
+            taken |= folders
+    return found
+
+
 def groups(configs: dict[int, Config]) -> list[list[int]]:
-    """Return the jobs that can be one population: they differ in seeds and in numbers of strategy and optimiser."""
+    """Return the jobs that can be one population: they differ in numbers of strategy and optimiser and in `OWN`."""
     found: dict[str, list[int]] = {}
     for i, config in configs.items():
-        kind = {k: v for k, v in config.items() if k not in ("seed", "replicas", "strategy", "optimizer")}
-        kind |= {group: _without_floats(config[group]) for group in ("strategy", "optimizer")}
+        kind = {k: v for k, v in config.items() if k not in OWN}
+        kind |= {group: _without_numbers(config[group]) for group in ("strategy", "optimizer")}
         found.setdefault(json.dumps(kind, sort_keys=True, default=str), []).append(i)
     return list(found.values())
 
 
-def _without_floats(node: Any) -> Any:
+def _without_numbers(node: Any) -> Any:
+    """Return a configuration node without the numbers that a population can vary; in lists it can vary none."""
     if isinstance(node, dict):
-        return {k: _without_floats(v) for k, v in node.items()}
-    if isinstance(node, list):
-        return [_without_floats(v) for v in node]
-    return None if isinstance(node, float) else node
+        return {k: _without_numbers(v) for k, v in node.items()}
+    return "a number" if isinstance(node, float) else node
 
 
 def split(parts: list[list[int]], processes: int) -> list[list[int]]:
@@ -155,13 +176,9 @@ def carry_out(configs: list[Config], gpu: int | None = None) -> list[Ended]:
 
         torch.cuda.set_device(gpu)
     from cl.run import run, run_together
-    from cl.settings import Settings
 
     try:
-        seeds = [Settings.of(config).seeds for config in configs]
-        replicas = [{**c, "seed": s, "replicas": 1} for c, own in zip(configs, seeds, strict=True) for s in own]
-        outcomes = iter(run_together(replicas))
-        return [[next(outcomes) for _ in own] for own in seeds]
+        return list(run_together(configs))
     except Exception as error:
         if len(configs) == 1:
             return [error]

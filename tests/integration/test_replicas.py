@@ -12,7 +12,7 @@ import cl.replica
 import cl.run
 from cl import checkpoint
 from cl.cli.compose import compose
-from cl.run import run_together
+from cl.run import run, run_together
 
 WORDS = ["stream=split_digits", "stream.construction.class_order=shuffled", "learner=mlp", "strategy=naive"]
 
@@ -31,9 +31,9 @@ def test_replicas_share_samples_where_streams_differ_by_seed_alone(tmp_path, mon
     configs = [copy.deepcopy(config) | {"seed": s} for s in range(3)]
     if different:
         configs[2]["stream"]["validation"] = 0.2
-    together = run_together(configs)
+    together = [outcome for (outcome,) in run_together(configs)]
     assert len(built) == 1 + different
-    alone = run_together([copy.deepcopy(configs[1]) | {"output": str(tmp_path / "alone")}])
+    alone = run(copy.deepcopy(configs[1]) | {"output": str(tmp_path / "alone")})
     prints = [(o.path / "fingerprint.txt").read_text() for o in (*together, *alone)]
     assert prints[1] == prints[3]
     assert len(set(prints[:3])) == 3

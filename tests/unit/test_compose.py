@@ -36,3 +36,18 @@ def test_a_sweep_without_jobs_is_refused(word, tmp_path):
     with pytest.raises(ConfigError, match="one job or more"):
         sweep([word, f"output={tmp_path}"])
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["hydra.launcher.n_jobs=0"], r"Expected `hydra\.launcher\.n_jobs` a whole number > 0, .*, got 0"),
+        (["hydra/launcher=population", "hydra.launcher.n_jobs=0"], r"Expected `hydra\.launcher\.n_jobs` .*, got 0"),
+        (["seed=3,4,3"], r"Expected `seed` different values, one job each, got 'seed=3,4,3'"),
+        (["hydra/sweeper=nope"], r"Expected `hydra/sweeper` in \['basic'.*\], got 'nope'"),
+    ],
+)
+def test_an_impossible_sweep_is_refused_before_it_begins(words, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        sweep([f"output={tmp_path}", *words])
+    assert not list(tmp_path.iterdir())

@@ -26,11 +26,13 @@ def main(argv: list[str]) -> int:
         return _help()
     flags = {"-m": "sweep", "--multirun": "sweep", "--cfg": "show"}
     asked = {flags[a] for a in argv if a in flags}
-    words = [a for a in argv if a not in flags]
+    hydras = ("--cfg", "job")  # its own way to ask for it
+    words = [a for a, before in zip(argv, ["", *argv], strict=False) if a not in flags and (before, a) != hydras]
     if "--resume" in words:
         return _resume(words)
     for word in words:
         expect(not word.startswith("-"), "option", f"in {[*flags, '--resume', '--help']}", word)
+    expect(asked != {"sweep", "show"}, "--cfg", "without -m: it prints the configuration of one run", " ".join(argv))
     if "sweep" in asked:
         from cl.cli.sweep import sweep
 
@@ -55,7 +57,7 @@ def report(ended: Sequence[tuple[Path, str, str]]) -> int:
             name = path.name if path.is_dir() else path  # a job that got no folder goes by its words
             print(f"error: {name} failed: {message}", file=sys.stderr)
         elif status == "skipped":
-            print(f"{path}: {message}, not run again (resume=never does)")
+            print(f"{path}: {message}, not run again")
     paths = [path for path, status, _ in ended if status != "skipped" and path.is_dir()]
     if len(paths) == 1:
         print(f"run folder: {paths[0]}\nnext: lethe report {paths[0]}")
