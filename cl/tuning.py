@@ -5,10 +5,9 @@ on a part of what a study may look at, its budget counted, then the final seeds 
 """
 
 import dataclasses
-import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,15 +15,15 @@ import numpy as np
 
 from cl.apart import settled
 from cl.assembly import build_engine, build_strategy, build_stream
-from cl.build import Config
+from cl.build import Config, construct
 from cl.device import find, guarantees
 from cl.engine import Engine
-from cl.errors import TrainingError, expect
+from cl.errors import ConfigError, LetheError, TrainingError, expect, out_of_memory
 from cl.settings import Settings
 from cl.streams.base import Stream, Task
 from cl.streams.data import Data
 
-log = logging.getLogger(__name__)
+Setting = tuple[tuple[str, ...], Config]  # words, resolved configuration
 
 
 @dataclass(frozen=True)
@@ -91,12 +90,14 @@ class Trial:
         scores: average accuracy on validation data after the last task, for each seed; NaN where training failed.
         steps: optimisation steps of all seeds.
         seconds: training and consolidation of all seeds.
+        message: why it failed; "" if it did not.
     """
 
     words: tuple[str, ...]
     scores: tuple[float, ...]
     steps: int
     seconds: float
+    message: str = ""
 
     @property
     def score(self) -> float:
@@ -104,53 +105,115 @@ class Trial:
         mean = float(np.mean(self.scores))
         return -math.inf if math.isnan(mean) else mean
 
+    @classmethod
+    def failed(cls, words: tuple[str, ...], protocol: Protocol, error: Exception) -> "Trial":
+        """Return what is known of a setting that could not be tried."""
+        return cls(words, (math.nan,) * len(protocol.seeds), 0, 0.0, " ".join(str(error).split()))
 
-def carry_out(settings: Sequence[tuple[tuple[str, ...], Config]], protocol: Protocol) -> list[Trial]:
+
+def carry_out(settings: Sequence[Setting], protocol: Protocol) -> list[Trial]:
     """Try some settings side by side: processes of one thread on a CPU, one population on an accelerator.
 
     Args:
         settings: (words, resolved configuration) of each.
         protocol: see `Protocol`.
     """
+    if not settings:
+        return []
     device = find(str(settings[0][1]["device"]))
     if device.type != "cpu":
         return attempt(settings, protocol)
     from joblib import Parallel, cpu_count, delayed
 
-    if min(cpu_count(), len(settings)) == 1:
-        return attempt(settings, protocol)
+    # One thread, also where nothing runs beside: what is found does not depend on the number of cores.
     parts = [[(words, {**config, "threads": config["threads"] or 1})] for words, config in settings]
+    if min(cpu_count(), len(settings)) == 1:
+        return [trial for part in parts for trial in attempt(part, protocol)]
     found: list[list[Trial]] = Parallel(n_jobs=cpu_count(), backend="loky")(
         delayed(_one)(part, protocol) for part in parts
     )
     return [trial for part in found for trial in part]
 
 
-def _one(part: list[tuple[tuple[str, ...], Config]], protocol: Protocol) -> list[Trial]:
+def _one(part: list[Setting], protocol: Protocol) -> list[Trial]:
     """Try one setting in a worker; if its process is killed, the setting failed and the search goes on."""
     try:
         return settled(lambda: attempt(part, protocol))
     except TrainingError as error:
-        words = part[0][0]
-        log.warning("%s: %s", " ".join(words), error)
-        return [Trial(words, (math.nan,) * len(protocol.seeds), 0, 0.0)]
+        return [Trial.failed(part[0][0], protocol, error)]
 
 
-def attempt(settings: Sequence[tuple[tuple[str, ...], Config]], protocol: Protocol) -> list[Trial]:
+def attempt(settings: Sequence[Setting], protocol: Protocol) -> list[Trial]:
     """Try some settings in this process; see `carry_out`."""
-    first = Settings.of(settings[0][1])
-    device = find(first.device)
-    with guarantees(device, first.threads, first.deterministic):
-        engines = [[_engine(config, seed, protocol) for seed in protocol.seeds] for _, config in settings]
-        flat = [engine for own in engines for engine in own]
-        if device.type != "cpu" and len(flat) > 1:
-            from cl.population import Population
+    first = settings[0][1]
+    device = find(str(first["device"]))
+    engines: dict[int, list[Engine]] = {}
+    refused: dict[int, Exception] = {}
+    with guarantees(device, first["threads"], first["deterministic"]):
+        for i, (_, config) in enumerate(settings):
+            try:
+                engines[i] = _engines(config, protocol)
+            except LetheError as error:
+                refused[i] = error
+        flat = [engine for own in engines.values() for engine in own]
+        errors = _train(flat, together=device.type != "cpu" and len(flat) > 1)
+    told = {id(flat[i]): str(error) for i, error in errors.items()}
+    return [
+        Trial.failed(words, protocol, refused[i]) if i in refused else _trial(words, engines[i], told)
+        for i, (words, _) in enumerate(settings)
+    ]
 
-            Population(flat).run()
-        else:
-            for engine in flat:
-                _alone(engine)
-    return [_trial(words, own) for (words, _), own in zip(settings, engines, strict=True)]
+
+def rehearse(configs: Iterable[Config], protocol: Protocol, seed: int) -> None:
+    """Build the final run of the first setting that can be tried, so that no search ends in one that is impossible.
+
+    Nothing is trained or measured. Trials leave out trackers, measures and the within-task curve.
+
+    Args:
+        configs: settings, resolved.
+        protocol: see `Protocol`.
+        seed: a final one.
+
+    Raises:
+        ConfigError: that run is not possible.
+    """
+    for config in configs:
+        try:
+            _engines(config, protocol)
+        except LetheError:  # the search says why
+            continue
+        own = {**config, "seed": seed}
+        settings = Settings.of(own)
+        device = find(settings.device)
+        stream = build_stream(own, settings, device)
+        build_engine(own, stream, build_strategy(own, stream, device))
+        construct(own["tracker"], "tracker")
+        return
+
+
+def _engines(config: Config, protocol: Protocol) -> list[Engine]:
+    """Build an engine a seed.
+
+    Raises:
+        LetheError: the setting is impossible, or too large for the memory.
+    """
+    try:
+        return [_engine(config, seed, protocol) for seed in protocol.seeds]
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise TrainingError(f"out of memory: {error}") from error
+
+
+def _train(engines: Sequence[Engine], together: bool) -> dict[int, TrainingError]:
+    """Train engines; returns the errors of those that failed, by position."""
+    if together:
+        from cl.population import Population
+
+        population = Population(engines)
+        population.run()
+        return population.errors
+    return {i: error for i, engine in enumerate(engines) if (error := _alone(engine)) is not None}
 
 
 def _engine(config: Config, seed: int, protocol: Protocol) -> Engine:
@@ -168,32 +231,43 @@ def _engine(config: Config, seed: int, protocol: Protocol) -> Engine:
     return build_engine(own, stream, build_strategy(own, stream, device))
 
 
-def _alone(engine: Engine) -> None:
+def _alone(engine: Engine) -> TrainingError | None:
     started = time.perf_counter()
     try:
         engine.run()
-    except TrainingError:
+    except TrainingError as error:
         engine.seconds["train"] += time.perf_counter() - started
+        return error
+    return None
 
 
-def _trial(words: tuple[str, ...], engines: Sequence[Engine]) -> Trial:
+def _trial(words: tuple[str, ...], engines: Sequence[Engine], told: Mapping[int, str]) -> Trial:
     return Trial(
         words,
         tuple(float(e.accuracy[-1].mean()) for e in engines),
         sum(e.total_steps for e in engines),
         sum(e.seconds["train"] + e.seconds["consolidate"] for e in engines),
+        next((told[id(e)] for e in engines if id(e) in told), ""),
     )
 
 
 def report(trials: Sequence[Trial], protocol: Protocol) -> dict[str, Any]:
-    """Return everything about a search as plain types: the protocol, the trials, the best one, the budget."""
+    """Return everything about a search as plain types: the protocol, the trials, the best one, the budget.
+
+    Raises:
+        ConfigError: no trial succeeded.
+    """
     best = max(trials, key=lambda t: t.score)
+    if best.score < 0:
+        reason = next((f"{' '.join(t.words)}: {t.message}" for t in trials if t.message), "no accuracy is finite")
+        raise ConfigError(f"Expected at least one setting that trains, got none ({reason})")
     return {
         "protocol": dataclasses.asdict(protocol),
         "best": {"words": list(best.words), "validation_accuracy": best.score},
         "budget": {
             "settings": len(trials),
-            "runs": len(trials) * len(protocol.seeds),
+            "failed": sum(t.score < 0 for t in trials),
+            "runs": sum(t.steps > 0 for t in trials) * len(protocol.seeds),
             "steps": sum(t.steps for t in trials),
             "seconds": sum(t.seconds for t in trials),
         },

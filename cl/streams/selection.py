@@ -35,6 +35,24 @@ def shares(counts: Sequence[int], wanted: int) -> list[int]:
     return given
 
 
+def held_of(n: int, size: float | int) -> int:
+    """Return how many of n samples are held out.
+
+    Args:
+        n: the samples of a task.
+        size: a fraction in (0, 1), or a number of samples.
+
+    Raises:
+        ConfigError: none would be held out, or none left to train on.
+    """
+    rule = f"in (0, 1), or a number of samples below {n}, the samples of a task"
+    expect(0 < size < 1 or (float(size).is_integer() and 1 <= size < n), "stream.validation", rule, size)
+    found = round(size * n) if size < 1 else int(size)
+    rule = f"a share that holds out some of the {n} samples of a task and leaves some to train on"
+    expect(0 < found < n, "stream.validation", rule, size)
+    return found
+
+
 def hold_out(y: Tensor, rows: Tensor, size: float | int, seed: int) -> tuple[Tensor, Tensor]:
     """Divide rows into (training, validation), stratified by label and drawn by the seed.
 
@@ -48,13 +66,11 @@ def hold_out(y: Tensor, rows: Tensor, size: float | int, seed: int) -> tuple[Ten
         seed: root seed.
 
     Raises:
-        ConfigError: nothing is left to train on.
+        ConfigError: see `held_of`.
     """
-    rule = f"in (0, 1), or a number of samples below {len(rows)}, the samples of a task"
-    expect(0 < size < 1 or (float(size).is_integer() and 1 <= size < len(rows)), "stream.validation", rule, size)
     groups = strata(y, rows)
     counts = [len(g) for g in groups]
-    wanted = shares(counts, round(size * len(rows)) if size < 1 else int(size))
+    wanted = shares(counts, held_of(len(rows), size))
     out: list[Tensor] = []
     for own, n in zip(groups, wanted, strict=True):
         label = int(y[own[0]]) if len(groups) > 1 else 0

@@ -19,7 +19,7 @@ from cl.streams.data import Data
 from cl.streams.inputs import Inputs
 from cl.streams.labels import Labelling, labelling
 from cl.streams.remote import Remote
-from cl.streams.selection import SELECTIONS, TAILS, hold_out, limit, long_tail, noisy
+from cl.streams.selection import SELECTIONS, TAILS, held_of, hold_out, limit, long_tail, noisy
 from cl.streams.sources.base import Samples, Source
 from cl.streams.transforms import augmentation_of
 
@@ -178,7 +178,7 @@ class TaskStream(Stream):
         if self.validation is not None:
             rows, held = hold_out(split.y, rows, self.validation, self.seed)
             if n is not None:
-                few = round(self.validation * n) if self.validation < 1 else int(self.validation)
+                few = held_of(n, self.validation)
                 held, n = limit(held, few, self.selection, self.seed, "held", k, name), n - few
         rows = long_tail(split.y, rows, self._rank, self.imbalance, self.seed, k)
         rows = limit(rows, n, self.selection, self.seed, "samples", k, name)

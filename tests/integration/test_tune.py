@@ -12,7 +12,7 @@ from cl.errors import ConfigError
 from cl.results import Results
 from cl.streams import TaskStream
 from cl.testing import TinyStream
-from cl.tuning import Protocol, ValidationStream, attempt, report
+from cl.tuning import Protocol, Trial, ValidationStream, attempt, report
 
 WORDS = ["stream=split_digits", "stream.samples_per_task=100", "learner.hidden=[16]", "tracker=files", "threads=1"]
 WORDS += ["training.epochs=null", "training.steps=20"]
@@ -74,16 +74,82 @@ def test_the_command_tunes_and_runs_the_final_seeds(tmp_path, capsys, monkeypatc
     assert Results.load(folders[0]).accuracy.shape == (1, 6, 5)  # all tasks, not only those tuned on
 
 
+def test_an_impossible_setting_fails_alone_and_the_search_is_kept(tmp_path, capsys):
+    arguments = ["optimizer.lr=-1.0,0.01", f"output={tmp_path}", "--final", "none", "--tasks", "1"]
+    assert main(["tune", *WORDS, *arguments]) == 0
+    text = capsys.readouterr().out
+    assert "-inf  optimizer.lr=-1.0  (Expected `optimizer`" in text
+    assert "budget: 2 settings (1 failed), 1 runs, 20 steps" in text
+    (file,) = tmp_path.glob(".tuning/*/tuning.json")
+    record = json.loads(file.read_text())
+    assert record["best"]["words"] == ["optimizer.lr=0.01"]
+    assert record["final"] == {"seeds": [], "folders": []}
+    assert "Invalid learning rate" in record["trials"][0]["message"]
+
+
+def test_the_choices_of_a_glob_are_searched(capsys, tmp_path):
+    assert main(["tune", *WORDS, f"output={tmp_path}", "strategy=glob(n*i*)", "--final", "none", "--tasks", "1"]) == 0
+    assert "best on validation data: strategy=naive" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("word", "named"),
+    [
+        ("evaluation.every=-3", "evaluation.every"),  # trials measure no curve
+        ("tracker.console.every=-1", "tracker.console.every"),
+        ("evaluation.split=validation", "stream.validation"),
+    ],
+)
+def test_a_final_run_that_is_impossible_is_told_before_the_search(word, named, monkeypatch, capsys):
+    def forbidden(*_):
+        raise AssertionError("a setting was tried")
+
+    monkeypatch.setattr("cl.tuning.carry_out", forbidden)
+    words = [w for w in WORDS if w != "tracker=files"]
+    assert main(["tune", *words, "optimizer.lr=0.1,0.2", word]) == 2
+    text = capsys.readouterr().err
+    assert text.startswith(f"error: Expected `{named}` ")
+    assert text.count("\n") == 1
+
+
+def test_what_optuna_asks_does_not_depend_on_the_cores(monkeypatch):
+    pytest.importorskip("optuna")
+    fixed, searched = tune.split([*WORDS, "optimizer.lr=interval(0.1,0.2)"])
+
+    def asked(cores: int) -> list[list[tuple[str, ...]]]:
+        batches = []
+
+        def tried(settings, protocol):
+            batches.append([words for words, _ in settings])
+            return [Trial(words, (float(words[0].partition("=")[2]),), 1, 0.0) for words, _ in settings]
+
+        monkeypatch.setattr("cl.tuning.carry_out", tried)
+        monkeypatch.setattr("joblib.cpu_count", lambda: cores)
+        assert len(list(tune.search(fixed, searched, Protocol((5,)), 3, 2))) == 3
+        return batches
+
+    many = asked(7)
+    assert [len(batch) for batch in many] == [2, 1]
+    assert many == asked(1)
+
+
+def test_accuracy_goes_by_the_split_that_was_measured(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(tune, "finals", _one_after_another)
+    words = ["evaluation.split=validation", "stream.validation=0.2", "optimizer.lr=0.01,0.02", f"output={tmp_path}"]
+    assert main(["tune", *WORDS, *words, "--final", "1", "--tasks", "1"]) == 0
+    assert "validation accuracy of 1 final seeds" in capsys.readouterr().out
+
+
 def _one_after_another(words, seeds):
     from cl.run import run
 
     return [outcome for seed in seeds for outcome in run(compose([*words, f"seed={seed}"]))]
 
 
-def test_optuna_searches_an_interval(capsys):
+def test_optuna_searches_an_interval(capsys, tmp_path):
     pytest.importorskip("optuna")
     word = "optimizer.lr=tag(log,interval(1e-5,1e-1))"
-    assert main(["tune", *WORDS, word, "--trials", "4", "--final", "none", "--tasks", "1"]) == 0
+    assert main(["tune", *WORDS, word, f"output={tmp_path}", "--trials", "4", "--final", "none", "--tasks", "1"]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if "optimizer.lr=" in line]
     rates = {float(line.partition("=")[2]) for line in lines}
     assert len(rates) == 4
@@ -106,6 +172,12 @@ def test_optuna_searches_an_interval(capsys):
         (["optimizer.lr=0.1,0.2", "--seeds", "1,1"], "different seeds"),
         (["optimizer.lr=0.1,0.2", "--final", "a"], "whole numbers"),
         (["optimizer.lr=0.1,0.2", "--validation", "0"], "validation"),
+        (["optimizer.lr=0.1,0.2", "--validation", "0.999"], "leaves some to train on"),
+        (["optimizer.lr=interval(1,0.1)", "--trials", "2"], "from a smaller number to a larger"),
+        (["optimizer.lr=tag(log,interval(0,0.1))", "--trials", "2"], "> 0 where it is tagged log"),
+        (["optimizer.lr=0.1,0.2", "--trials", "2", "--at-once", "0"], "--at-once"),
+        (["optimizer.lr=-1.0,-2.0"], "none (optimizer.lr=-1.0: Expected `optimizer`"),
+        (["strategy=glob(zz*)"], "several values"),
     ],
 )
 def test_mistakes_are_told_in_one_line(words, message, capsys):

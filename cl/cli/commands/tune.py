@@ -12,6 +12,9 @@ options:
   --validation V     held out of the training data for tuning: a fraction or samples a task; default 0.1
   --tasks K          tune on the first K tasks only; default all
   --trials N         settings to try, chosen by Optuna; default all combinations
+  --at-once N        of these, settings that Optuna chooses before it learns their scores, tried side by side; default 4
+
+The search, its budget and what it chose are kept in OUTPUT/.tuning/TIME/tuning.json and in every final run folder.
 """
 
 import argparse
@@ -19,13 +22,15 @@ import itertools
 import json
 import math
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cl.errors import ConfigError, TrainingError, expect
+from cl.errors import ConfigError, LetheError, expect
 
 if TYPE_CHECKING:
+    from cl.build import Config
     from cl.replica import Outcome
     from cl.tuning import Protocol, Trial
 
@@ -44,34 +49,52 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seeds", default="1000", help=argparse.SUPPRESS)
     parser.add_argument("--final", default="0,1,2,3,4", help=argparse.SUPPRESS)
     parser.add_argument("--validation", type=float, default=0.1, help=argparse.SUPPRESS)
+    parser.add_argument("--at-once", type=int, default=4, help=argparse.SUPPRESS)
     for name in ("--tasks", "--trials"):
         parser.add_argument(name, type=int, help=argparse.SUPPRESS)
     asked = parser.parse_intermixed_args(list(argv))
-    from cl.tuning import Protocol, report
+    from cl.cli.compose import compose
+    from cl.cli.sweep import own
+    from cl.tuning import Protocol, rehearse, report
 
     expect(math.isfinite(asked.validation), "--validation", "a share below 1 or a number of samples", asked.validation)
     held = asked.validation if asked.validation < 1 else int(asked.validation)
     protocol = Protocol(tuple(_seeds("seeds", asked.seeds)), held, asked.tasks)
     final = [] if asked.final == "none" else _seeds("final", asked.final)
-    expect(asked.trials is None or asked.trials > 0, "trials", "> 0", asked.trials)
+    expect(asked.trials is None or asked.trials > 0, "--trials", "> 0", asked.trials)
+    expect(asked.at_once > 0, "--at-once", "> 0", asked.at_once)
     fixed, searched = split(asked.words)
     expect(bool(searched), "words", "with several values for some key (strategy.strength=1,10)", asked.words)
-    trials = list(search(fixed, searched, protocol, asked.trials))
+    grid = [tuple(words) for words in itertools.product(*(_values(o, asked.trials) for o in searched))]
+    if final:
+        composed = (_composed(fixed, words) for words in grid)
+        rehearse((c for c in composed if not isinstance(c, ConfigError)), protocol, final[0])
+    if asked.trials is None:
+        trials = attempts(fixed, grid, protocol)
+    else:
+        trials = list(search(fixed, searched, protocol, asked.trials, asked.at_once))
     found = report(trials, protocol)
-    if found["best"]["validation_accuracy"] < 0:
-        raise ConfigError("Expected at least one setting that trains, got none: try smaller rates or strengths")
     show(trials, found)
-    ended = finals([*fixed, *found["best"]["words"]], final)
-    outcomes = [outcome for outcome in ended if not isinstance(outcome, TrainingError)]
+    best = [*fixed, *found["best"]["words"]]
+    config = compose(best)
+    folder = own(Path(config["output"]).expanduser() / ".tuning" / time.strftime("%Y-%m-%d_%H-%M-%S"))
+    _keep(found, [folder])
+    ended = finals(best, final)
+    outcomes = [outcome for outcome in ended if not isinstance(outcome, LetheError)]
     for seed, outcome in zip(final, ended, strict=True):
-        if isinstance(outcome, TrainingError):
+        if isinstance(outcome, LetheError):
             print(f"error: seed {seed}: {outcome}", file=sys.stderr)
     found["final"] = {"seeds": final, "folders": [str(o.path) for o in outcomes]}
-    for outcome in outcomes:  # the budget travels with the result
-        (outcome.path / RECORD).write_text(json.dumps(found, indent=1) + "\n")
+    _keep(found, [folder, *(o.path for o in outcomes)])  # the budget travels with the result
     if outcomes:
-        _tell(outcomes)
+        _tell(outcomes, config["evaluation"]["split"])
+    print(f"the search: {folder / RECORD}")
     return 1 if len(outcomes) < len(ended) or any(o.status == "failed" for o in outcomes) else 0
+
+
+def _keep(found: dict[str, Any], folders: Sequence[Path]) -> None:
+    for folder in folders:
+        (folder / RECORD).write_text(json.dumps(found, indent=1) + "\n")
 
 
 def _seeds(name: str, text: str) -> list[int]:
@@ -87,54 +110,78 @@ def split(words: Sequence[str]) -> tuple[list[str], list[Any]]:
     """Return the words with one value, and Hydra's overrides of those with several."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    from cl.cli.compose import mistakes
+    from cl.cli.compose import hydra_session, mistakes
 
-    with mistakes(words):
-        parsed = OverridesParser.create().parse_overrides(list(words))
+    with hydra_session() as hydra, mistakes(words):  # the names that a glob stands for are looked up
+        parsed = OverridesParser.create(config_loader=hydra.config_loader).parse_overrides(list(words))
     for o in parsed:
         key, word = o.key_or_group, o.input_line
         expect(key not in ("seed", "replicas"), "words", "without seed (use --seeds and --final)", word)
         asks = o.is_sweep_override() and key.split(".")[0] in ("stream", "evaluation")
         expect(not asks, "words", "with one stream and one evaluation, or the easiest would be chosen", word)
+        if o.is_interval_sweep():
+            _check(o.value(), key, str(word))
     fixed = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
     return fixed, [o for o in parsed if o.is_sweep_override()]
 
 
-def search(fixed: list[str], searched: list[Any], protocol: "Protocol", count: int | None) -> "Iterator[Trial]":
-    """Yield the trials of a grid, or of a search by Optuna."""
-    from cl.cli.compose import compose
-    from cl.tuning import carry_out
+def _check(interval: Any, key: str, word: str) -> None:
+    expect(interval.start < interval.end, key, "an interval from a smaller number to a larger one", word)
+    if "log" in interval.tags:
+        expect(interval.start > 0, key, "an interval of numbers > 0 where it is tagged log", word)
 
-    if count is None:
-        grid = [tuple(words) for words in itertools.product(*(_values(o) for o in searched))]
-        yield from carry_out([(words, compose([*fixed, *words])) for words in grid], protocol)
-        return
+
+def _composed(fixed: Sequence[str], words: Sequence[str]) -> "Config | ConfigError":
+    from cl.cli.compose import compose
+
+    try:
+        return compose([*fixed, *words])
+    except ConfigError as error:
+        return error
+
+
+def attempts(fixed: Sequence[str], settings: "Sequence[tuple[str, ...]]", protocol: "Protocol") -> "list[Trial]":
+    """Try settings; those that are impossible are trials that failed."""
+    from cl.tuning import Trial, carry_out
+
+    composed = {words: _composed(fixed, words) for words in settings}
+    possible = [(words, config) for words, config in composed.items() if not isinstance(config, ConfigError)]
+    done = {trial.words: trial for trial in carry_out(possible, protocol)}
+    refused = {w: Trial.failed(w, protocol, e) for w, e in composed.items() if isinstance(e, ConfigError)}
+    return [{**done, **refused}[words] for words in settings]
+
+
+def search(
+    fixed: Sequence[str], searched: Sequence[Any], protocol: "Protocol", count: int, at_once: int
+) -> "Iterator[Trial]":
+    """Yield the trials of a search by Optuna."""
     try:
         import optuna
     except ImportError as error:
         raise ConfigError("Expected Optuna for --trials, got none: pip install 'lethe[tune]'") from error
-    from joblib import cpu_count
-
     optuna.logging.disable_default_handler()
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=protocol.seeds[0]))
-    left = count
-    while left > 0:
-        asked = [study.ask() for _ in range(min(left, cpu_count()))]
-        words = [tuple(_suggested(trial, o) for o in searched) for trial in asked]
-        done = carry_out([(w, compose([*fixed, *w])) for w in words], protocol)
+    for first in range(0, count, at_once):
+        asked = [study.ask() for _ in range(min(at_once, count - first))]
+        done = attempts(fixed, [tuple(_suggested(trial, o) for o in searched) for trial in asked], protocol)
         for trial, result in zip(asked, done, strict=True):
             failed = result.score < 0
             state = optuna.trial.TrialState.FAIL if failed else optuna.trial.TrialState.COMPLETE
             study.tell(trial, None if failed else result.score, state=state)
-        left -= len(asked)
         yield from done
 
 
-def _values(override: Any) -> list[str]:
-    """Return the words of an override with several values."""
+def _values(override: Any, trials: int | None = None) -> list[str]:
+    """Return the words of an override with several values; of an interval, with `trials`, the one in its middle."""
+    key, value = override.get_key_element(), override.value()
     if override.is_interval_sweep():
-        raise ConfigError(f"Expected --trials N for an interval, got {override.input_line!r} in a grid")
-    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+        if trials is None:
+            raise ConfigError(f"Expected --trials N for an interval, got {override.input_line!r} in a grid")
+        whole = isinstance(value.start, int) and isinstance(value.end, int)
+        return [f"{key}={(value.start + value.end) // 2 if whole else (value.start + value.end) / 2}"]
+    found = [f"{key}={value}" for value in override.sweep_string_iterator()]
+    expect(bool(found), "words", "with several values", override.input_line)
+    return list(dict.fromkeys(found))
 
 
 def _suggested(trial: Any, override: Any) -> str:
@@ -149,11 +196,11 @@ def _suggested(trial: Any, override: Any) -> str:
     return str(trial.suggest_categorical(key, _values(override)))
 
 
-def finals(words: list[str], seeds: list[int]) -> "list[Outcome | TrainingError]":
+def finals(words: list[str], seeds: list[int]) -> "list[Outcome | LetheError]":
     """Carry out the final runs with the values found; these, and these alone, measure on test data.
 
     Returns:
-        what became of each seed; an error where its process was killed.
+        what became of each seed; an error where it was refused or its process was killed.
     """
     from cl.cli.compose import compose
     from cl.device import find
@@ -163,38 +210,48 @@ def finals(words: list[str], seeds: list[int]) -> "list[Outcome | TrainingError]
         return []
     configs = [compose([*words, f"seed={seed}"]) for seed in seeds]
     if find(str(configs[0]["device"])).type != "cpu" or len(seeds) == 1:
-        return list(run_together(configs))
+        return [_one(ended) for ended in run_together(configs)]
     from joblib import Parallel, delayed
 
-    found: list[Outcome | TrainingError] = Parallel(n_jobs=-1, backend="loky")(
+    found: list[Outcome | LetheError] = Parallel(n_jobs=-1, backend="loky")(
         delayed(_final)({**config, "threads": config["threads"] or 1}) for config in configs
     )
     return found
 
 
-def _final(config: dict[str, Any]) -> "Outcome | TrainingError":
+def _one(ended: "list[Outcome] | Exception") -> "Outcome | LetheError":
+    if isinstance(ended, LetheError):
+        return ended
+    if isinstance(ended, Exception):
+        raise ended
+    return ended[0]
+
+
+def _final(config: dict[str, Any]) -> "Outcome | LetheError":
     from cl.apart import settled
     from cl.run import run
 
     try:
         return settled(lambda: run(config))[0]
-    except TrainingError as error:
+    except LetheError as error:
         return error
 
 
 def show(trials: "Sequence[Trial]", found: dict[str, Any]) -> None:
     """Print every setting, best first, and what the search cost."""
     for trial in sorted(trials, key=lambda t: -t.score):
-        print(f"  {trial.score:8.4f}  {' '.join(trial.words)}")
+        why = f"  ({trial.message})" if trial.message else ""
+        print(f"  {trial.score:8.4f}  {' '.join(trial.words)}{why}")
     budget = found["budget"]
+    failed = f" ({budget['failed']} failed)" if budget["failed"] else ""
     print(
         f"best on validation data: {' '.join(found['best']['words'])}\n"
-        f"budget: {budget['settings']} settings, {budget['runs']} runs, {budget['steps']} steps, "
+        f"budget: {budget['settings']} settings{failed}, {budget['runs']} runs, {budget['steps']} steps, "
         f"{budget['seconds']:.1f} s of training"
     )
 
 
-def _tell(outcomes: "Sequence[Outcome]") -> None:
+def _tell(outcomes: "Sequence[Outcome]", split: str) -> None:
     import numpy as np
 
     from cl.statistics.intervals import interval
@@ -204,6 +261,6 @@ def _tell(outcomes: "Sequence[Outcome]") -> None:
     parents = sorted({str(Path(o.path).parent) for o in outcomes})
     spread = f" +- {found.half:.4f}" if len(values) > 1 else ""
     print(
-        f"test accuracy of {len(values)} final seeds: {found.mean:.4f}{spread}\n"
+        f"{split} accuracy of {len(values)} final seeds: {found.mean:.4f}{spread}\n"
         f"run folders (each with {RECORD}): {', '.join(parents)}"
     )
