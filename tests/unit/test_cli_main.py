@@ -150,3 +150,22 @@ def test_lists_every_metric(capsys):
 def test_error_class_survives_for_callers(fake):
     with pytest.raises(ConfigError):
         cli.dispatch(["nope"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (["bench", "plain", "--threads", "0"], "--threads"),
+        (["bench", "plain", "--rounds", "-1"], "--rounds"),
+        (["bench", "plain", "--json", "not/there/table.json"], "--json"),
+        (["train", "-m", "seed=0,1", "--cfg", "job"], "--cfg"),
+    ],
+)
+def test_impossible_arguments_are_one_line(argv, named, capsys):
+    assert cli.main(argv) == 2
+    assert capsys.readouterr().err.startswith(f"error: Expected `{named}` ")
+
+
+def test_hydra_s_way_to_ask_for_the_configuration_is_understood(capsys):
+    assert cli.main(["train", "seed=3", "--cfg", "job"]) == 0
+    assert "seed: 3\n" in capsys.readouterr().out

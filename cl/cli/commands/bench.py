@@ -21,7 +21,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from cl.errors import ConfigError, nearest
+from cl.errors import ConfigError, expect, nearest
 
 SECTIONS = Path(__file__).parents[2] / "bench" / "sections"
 
@@ -48,6 +48,11 @@ def main(argv: Sequence[str]) -> int:
     for name in asked.sections:
         if name not in known:
             raise ConfigError(f"Expected a section in {list(known)}, got {name!r}{nearest(name, list(known))}")
+    expect(asked.threads > 0, "--threads", "> 0", asked.threads)
+    expect(asked.rounds > 0, "--rounds", "> 0", asked.rounds)
+    if asked.json:
+        path = Path(asked.json)
+        expect(path.parent.is_dir() and not path.is_dir(), "--json", "a file in a folder that exists", asked.json)
     return run(asked, asked.sections or list(known))
 
 
