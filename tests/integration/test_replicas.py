@@ -70,7 +70,8 @@ def test_a_population_cut_between_its_saves_goes_on_level(tmp_path, monkeypatch,
     config = compose([*words, "resume=auto", "threads=1"])
 
     def carry_out(folder: Path) -> list[Path]:
-        outcomes = run_together([copy.deepcopy(config) | {"seed": s, "output": str(folder)} for s in range(3)])
+        configs = [copy.deepcopy(config) | {"seed": s, "output": str(folder)} for s in range(3)]
+        outcomes = [outcome for (outcome,) in run_together(configs)]
         assert [o.status for o in outcomes] == ["complete"] * 3
         return [o.path for o in outcomes]
 
