@@ -41,18 +41,27 @@ def quoted(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def compose(words: Sequence[str]) -> Config:
+def compose(words: Sequence[str], to_run: bool = True) -> Config:
     """Return the resolved configuration of a run: plain types, with `choices` (what was chosen in every group).
 
     Args:
         words: overrides in Hydra's grammar.
+        to_run: False for one that is shown alone: numbers stay as typed, which spares the import of torch.
 
     Raises:
         ConfigError: a word is not understood, or names something that does not exist.
     """
     with hydra_session(), mistakes(words):
         found = hydra_compose("config", [*search_path(words), *words], return_hydra_config=True)
-        return plain(found, found.hydra.runtime.choices)
+        config = plain(found, found.hydra.runtime.choices)
+    return settle(config) if to_run else config
+
+
+def settle(config: Config) -> Config:
+    """Return a plain configuration with ``1`` and ``1.0`` alike where a field is a number."""
+    from cl.assembly import settled  # imports torch
+
+    return settled(config)
 
 
 @contextlib.contextmanager
@@ -67,9 +76,7 @@ def mistakes(words: Sequence[str]) -> Iterator[None]:
 
 
 def plain(config: DictConfig, choices: Mapping[str, Any]) -> Config:
-    """Resolve a composed configuration into plain types, ``1`` and ``1.0`` alike, and add `choices`."""
-    from cl.assembly import settled  # imports torch
-
+    """Resolve a composed configuration into plain types and add `choices`."""
     copy = OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"])
     resolved = OmegaConf.to_container(copy, resolve=True, throw_on_missing=True)
     assert isinstance(resolved, dict)
@@ -78,7 +85,7 @@ def plain(config: DictConfig, choices: Mapping[str, Any]) -> Config:
         target = resolved[group].get("_target_")
         if target != _target_of(group, named[group]):  # the user's own class under another yaml's name
             named[group] = str(target).rpartition(".")[2]
-    return settled({**{str(k): v for k, v in resolved.items()}, "choices": named})
+    return {**{str(k): v for k, v in resolved.items()}, "choices": named}
 
 
 def _target_of(group: str, choice: str) -> Any:

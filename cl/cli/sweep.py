@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from cl.apart import apart, useful
 from cl.build import Config
-from cl.cli.compose import hydra_session, mistakes, plain, quoted, search_path
+from cl.cli.compose import hydra_session, mistakes, plain, quoted, search_path, settle
 from cl.errors import ConfigError, LetheError, expect
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def own(folder: Path) -> Path:
 def configuration(composed: DictConfig) -> Config:
     """Return the plain configuration of the present job."""
     hydra = HydraConfig.get()
-    config = plain(composed, hydra.runtime.choices)
+    config = settle(plain(composed, hydra.runtime.choices))
     if config["threads"] is None:
         config["threads"] = threads_per_job(hydra.launcher)
     return config

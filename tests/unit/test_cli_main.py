@@ -106,6 +106,10 @@ def test_answers_without_heavy_imports(argv):
     assert done.returncode == (2 if argv == ("nothing",) else 0)
 
 
+def test_a_configuration_is_shown_without_importing_torch():
+    assert run("train", "--cfg", code="print('torch' in sys.modules)").stdout.splitlines()[-1] == "False"
+
+
 def test_a_closed_pipe_is_quiet():
     """As `lethe list | head -1`: the reader goes away first."""
     script = "import sys, time; from cl.cli.main import main; time.sleep(0.5); sys.exit(main(['list']))"

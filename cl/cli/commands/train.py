@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
         return report(sweep(words))
     from cl.cli.compose import compose
 
-    config = compose(words)
+    config = compose(words, to_run="show" not in asked)
     if "show" in asked:
         import yaml
 
