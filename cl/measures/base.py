@@ -64,12 +64,14 @@ class Measure:
 
     Class facts:
         cost: what it costs, in a sentence.
+        key: what errors call it, its key in `measures`; "": the name of its class in lower case.
     """
 
     cost: ClassVar[str] = ""
+    key: ClassVar[str] = ""
 
     def __init__(self, samples: int | None) -> None:
-        name = type(self).__name__.lower()
+        name = self.key or type(self).__name__.lower()
         expect(samples is None or samples > 0, f"measures.{name}.samples", "> 0 or null", samples)
         self.samples = samples
         self.state: dict[str, Any] = {}

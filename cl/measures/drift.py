@@ -91,6 +91,7 @@ class FeatureDrift(Measure):
     """
 
     cost: ClassVar[str] = "a forward pass over the samples of every task seen; keeps their activations"
+    key: ClassVar[str] = "feature_drift"
 
     def __init__(self, samples: int | None = 250) -> None:
         super().__init__(samples)

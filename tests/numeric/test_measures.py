@@ -17,6 +17,7 @@ from cl import objectives
 from cl.build import construct, locate
 from cl.cli.compose import compose
 from cl.engine import Engine
+from cl.errors import ConfigError
 from cl.evaluator import EvaluationOptions
 from cl.learners.mlp import MLP
 from cl.learners.recurrent import GRU
@@ -41,6 +42,13 @@ MAKERS = {
     "interference": interference.Interference,
     "savings": lambda: savings.Savings(steps=6, batch_size=16),
 }
+
+
+@pytest.mark.parametrize("name", [name for name in MAKERS if name != "weight_drift"])
+def test_a_mistake_is_named_as_it_is_typed(name: str) -> None:
+    node = compose([f"measures={name}", f"measures.{name}.samples=0"])["measures"]
+    with pytest.raises(ConfigError, match=rf"`measures\.{name}\.samples` > 0"):
+        construct(node, "measures")
 
 
 def engine(
