@@ -1,4 +1,4 @@
-"""What a measure is: it looks at a strategy before the first task and after every task, and tells what it saw."""
+"""What a measure is: it looks at a strategy before the first task and around every task, and tells what it saw."""
 
 import logging
 from collections.abc import Mapping
@@ -79,6 +79,9 @@ class Measure:
 
     def start(self, strategy: Strategy, stream: Stream) -> None:
         """Look at the untrained strategy."""
+
+    def before_task(self, k: int, strategy: Strategy, stream: Stream) -> None:
+        """Look at the strategy when it has grown for task k (from 0), before `Strategy.begin_task`."""
 
     def after_task(self, k: int, strategy: Strategy, stream: Stream) -> None:
         """Look at the strategy after task k (from 0)."""
