@@ -48,8 +48,9 @@ def fields(group: str, name: str) -> str:
     """
     groups = config_groups()
     if group not in groups:
-        raise ConfigError(f"Expected `kind` GROUP=NAME with GROUP in {sorted(groups)}, got {group!r}"
-                          f"{nearest(group, groups)}")
+        raise ConfigError(
+            f"Expected `kind` GROUP=NAME with GROUP in {sorted(groups)}, got {group!r}{nearest(group, groups)}"
+        )
     folders = (groups[group], Path.cwd() / "conf" / groups[group].relative_to(conf_folder()))
     files = {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
     if name not in files:
