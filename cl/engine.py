@@ -144,6 +144,10 @@ class Engine:
             if state is not None:  # begin_task may look at what earlier tasks left
                 strategy.load_state(state["strategy"])
             strategy.enter(k)
+        if state is None:
+            for measure in self.measures:
+                measure.before_task(k, strategy, self.stream)
+        if not self.online:
             with counted(strategy) as passes:
                 strategy.begin_task(task)
             self.passes.add(passes)

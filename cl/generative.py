@@ -124,9 +124,8 @@ def generator_for(
     """Return a `VAE` of the inputs of a stream.
 
     Raises:
-        ConfigError: the inputs are tokens, or samples have more than one label.
+        ConfigError: the inputs are tokens.
     """
-    expect(info.target == "class", "stream", "with one label a sample for a generator", info.target)
     expect(info.vocabulary == 0, "stream", "with inputs of numbers for a generator", f"{info.vocabulary} tokens")
     return VAE(info.input_shape, hidden, latent, likelihood, recurrent)
 

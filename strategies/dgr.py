@@ -11,7 +11,7 @@ from cl.batch import Batch
 from cl.errors import expect
 from cl.generative import VAE, generator_for
 from cl.learners.base import Learner
-from cl.objectives import distillation_loss, mask_logits
+from cl.objectives import IGNORE, distillation_loss, mask_logits
 from cl.seeding import integers
 from cl.strategy import Aux, Paper, Strategy
 from cl.streams.base import StreamInfo, Task
@@ -39,7 +39,8 @@ class DGR(Strategy):
         replay_weight: w of ``sum`` (>= 0) and ``share`` (in [0, 1]).
 
     Differs from the paper: an autoencoder in place of Shin et al.'s adversarial generator. Its loss is divided by the
-    number of input values; it shares the network's optimizer.
+    number of input values; it shares the network's optimizer. Where every step has a label, the old network labels all
+    steps of what is generated but padding, also those for which the stream asks for no answer.
     """
 
     paper: ClassVar[Paper | None] = Paper(
@@ -71,6 +72,7 @@ class DGR(Strategy):
         expect(weighting in WEIGHTINGS, "strategy.weighting", f"in {list(WEIGHTINGS)}", weighting)
         high = 1.0 if weighting == "share" else float("inf")
         expect(0 <= replay_weight <= high, "strategy.replay_weight", f"in [0, {high}]", replay_weight)
+        expect(info.target != "real", "stream", "with classes for dgr", info.target)
         sequences = info.sequence and info.vocabulary == 0
         known = GENERATORS if sequences else GENERATORS[:1]
         expect(generator in known, "strategy.generator", f"in {list(known)} on this stream", generator)
@@ -93,7 +95,8 @@ class DGR(Strategy):
             past = self.criterion(logits, replay)
         else:
             among, before = self.allowed(replay.task), self.allowed_before(replay.task)
-            past = distillation_loss(logits, teacher, self.temperature, among, before).mean() * self.temperature**2
+            losses = distillation_loss(logits, teacher, self.temperature, among, before, self.real(replay.x))
+            past = losses.mean() * self.temperature**2
         past = past + self.generator_loss(replay.x, batch.key, "replay")
         if self.weighting == "tasks":
             return (new + self.k * past) / (self.k + 1)
@@ -106,12 +109,16 @@ class DGR(Strategy):
 
     @torch.no_grad()
     def dream(self, teacher: Learner, dreamer: VAE, batch: Batch) -> tuple[Batch, Tensor]:
-        """Return generated samples with the old network's labels, and its logits (n, C); heads of tasks are drawn."""
+        """Return generated samples with the old network's labels and its logits, (n, C) or (n, T, C).
+
+        Heads of tasks are drawn.
+        """
         n = self.replay_batch or len(batch.y)
         x = dreamer.sample(n, batch.key, "dream")
         task = integers(batch.key, (n,), self.tasks_seen, "dream/task")
         logits: Tensor = teacher(x)
-        y = mask_logits(logits, self.allowed_before(task)).argmax(1)
+        y, real = mask_logits(logits, self.allowed_before(task)).argmax(-1), self.real(x)
+        y = y if real is None else torch.where(real, y, IGNORE)
         return Batch(x, y, task, batch.key), logits
 
     def allowed_before(self, task: Tensor) -> Tensor | None:

@@ -57,7 +57,7 @@ class GDumb(Strategy):
         expect(passes > 0, "strategy.passes", "> 0", passes)
         expect(0 <= cutmix <= 1, "strategy.cutmix", "in [0, 1]", cutmix)
         expect(cutmix == 0 or len(info.input_shape) == 3, "strategy.cutmix", "0 where inputs are not images", cutmix)
-        expect(info.target == "class", "stream", "with one label a sample", info.target)
+        expect(info.target == "class", "stream", "with one label a sample for gdumb", info.target)
         self.passes, self.cutmix = passes, cutmix
         groups = info.n_classes * (info.n_tasks if info.shared_labels else 1)
         self.memory = Balanced(slots(info, memory_size, per), sample_fields(info), groups, newcomers=False)

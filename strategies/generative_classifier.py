@@ -58,6 +58,7 @@ class GenerativeClassifier(Strategy):
         super().__init__(learner, info)
         expect(scoring in SCORINGS, "strategy.scoring", f"in {list(SCORINGS)}", scoring)
         expect(samples > 0, "strategy.samples", "> 0", samples)
+        expect(info.target == "class", "stream", "with one label a sample for generative_classifier", info.target)
         learner.requires_grad_(False)
         self.models = nn.ModuleList(generator_for(info, hidden, latent, likelihood) for _ in range(info.n_classes))
         draws = torch.randn(samples, latent, generator=generator(info.seed, "importance"))

@@ -69,7 +69,7 @@ class ICaRL(Strategy):
         ):
             expect(value in choices, f"strategy.{name}", f"in {list(choices)}", value)
         expect(temperature > 0, "strategy.temperature", "> 0", temperature)
-        expect(info.target == "class", "stream", "with one label a sample", info.target)
+        expect(info.target == "class", "stream", "with one label a sample for icarl", info.target)
         self.keep, self.classifier, self.distillation, self.temperature = keep, classifier, distillation, temperature
         size = slots(info, memory_size, per)
         quota = None if per == "all" else size // info.n_classes

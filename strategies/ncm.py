@@ -60,7 +60,7 @@ class NCM(Frozen):
         self.base: list[Task] = []  # whose statistics are taken anew when the present task ends
         if not isinstance(learner.head, nn.Linear):
             raise ConfigError(f"Expected `learner.head` a linear layer over features, got {learner.head}")
-        expect(info.target == "class", "stream", "with one label a sample", info.target)
+        expect(info.target == "class", "stream", "with one label a sample for ncm", info.target)
         numbers = space == "features" or info.vocabulary == 0
         expect(numbers, "strategy.space", "'features' where inputs are tokens", space)
         width = math.prod(info.input_shape) if space == "inputs" else learner.head.in_features

@@ -10,6 +10,7 @@ from torch.nn.functional import one_hot
 from cl.batch import Batch
 from cl.errors import expect
 from cl.learners.base import Learner
+from cl.objectives import IGNORE
 from cl.projection import complement, flatten, orthonormal, unflatten
 from cl.seeding import generator
 from cl.strategy import Aux, Paper, Strategy
@@ -26,7 +27,8 @@ class OGD(Strategy):
     order a step along the rest does not change these outputs.
 
     Differs from the paper: ``project=step`` also projects the step that the optimiser makes of the gradients, which
-    changes nothing in plain SGD, the paper's optimiser, and keeps momentum and Adam from leaving the complement.
+    changes nothing in plain SGD, the paper's optimiser, and keeps momentum and Adam from leaving the complement. Where
+    every step has a label, the outputs of a sample are those at one of its labelled steps, drawn.
 
     Args:
         learner: see `Strategy`.
@@ -55,7 +57,7 @@ class OGD(Strategy):
         super().__init__(learner, info)
         expect(samples >= 0, "strategy.samples", ">= 0", samples)
         expect(outputs in OUTPUTS, "strategy.outputs", f"in {list(OUTPUTS)}", outputs)
-        expect(info.target == "class", "stream", "with one label a sample for ogd", info.target)
+        expect(info.target != "real", "stream", "with classes for ogd", info.target)
         expect(project in PROJECTS, "strategy.project", f"in {list(PROJECTS)}", project)
         self.samples, self.outputs, self.steps = samples, outputs, project == "step"
         trained = {f"learner.{n}": p.numel() for n, p in learner.named_parameters() if p.requires_grad}
@@ -81,12 +83,16 @@ class OGD(Strategy):
     @torch.no_grad()
     def end_task(self, task: Task) -> None:
         """Store the gradients of the outputs at samples of this task, if any comes after it."""
-        order = torch.randperm(len(task.train), generator=generator(self.info.seed, "ogd", task.index))
+        draw = generator(self.info.seed, "ogd", task.index)
+        order = torch.randperm(len(task.train), generator=draw)
         chosen = order[: self.samples].to(task.train.device)
         if len(chosen) == 0 or task.index + 1 == self.info.n_tasks:
             return
         batch = task.train.batch(chosen, torch.zeros((), dtype=torch.long, device=task.train.device), augment=False)
-        self.basis = torch.cat([self.basis, orthonormal(self.output_gradients(batch), self.basis)])
+        step = None
+        if self.info.target == "steps":
+            step = torch.multinomial((batch.y != IGNORE).float().cpu(), 1, generator=draw)[:, 0].to(batch.y.device)
+        self.basis = torch.cat([self.basis, orthonormal(self.output_gradients(batch, step), self.basis)])
 
     def growth(self) -> int:
         """Return the bytes of the stored gradients that are still missing, of tasks with all their samples."""
@@ -97,19 +103,22 @@ class OGD(Strategy):
         missing = max(0, self.samples * sum(outputs[:-1]) - len(self.basis))
         return missing * self.basis.shape[1] * self.basis.element_size()
 
-    def output_gradients(self, batch: Batch) -> Tensor:
-        """Return the gradients of the chosen outputs at every sample: (N, P)."""
+    def output_gradients(self, batch: Batch, step: Tensor | None = None) -> Tensor:
+        """Return the gradients of the chosen outputs at every sample (N, P); of sequences at the given `step` (B,)."""
         allowed = self.allowed(batch.task)
         allowed = torch.ones_like(self.active) if allowed is None else allowed
         allowed = allowed.expand(len(batch.y), self.info.n_classes)
         sample = torch.arange(len(batch.y), device=batch.y.device)
         if self.outputs == "label":
-            weights = one_hot(batch.y, self.info.n_classes).float()
+            y = batch.y if step is None else batch.y[sample, step]
+            weights = one_hot(y, self.info.n_classes).float()
         elif self.outputs == "mean":
             weights = allowed / allowed.sum(1, keepdim=True)
         else:
             sample, output = allowed.nonzero(as_tuple=True)
             weights = one_hot(output, self.info.n_classes).float()
+        if step is not None:
+            weights = one_hot(step[sample], batch.y.shape[1])[..., None] * weights[:, None]  # (N, T, C)
         values = {n: p.detach() for n, p in self.named_parameters() if n in self.names}
 
         def weighted(values: dict[str, Tensor], x: Tensor, task: Tensor, weights: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """PackNet: after each task, prune its weights, retrain what is left, and give the freed weights to later tasks."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ from cl.learners.connections import connections
 from cl.learners.layers import hold_statistics
 from cl.parameters import PerParameter
 from cl.seeding import derive, generator
-from cl.strategy import Aux, Paper, Strategy
+from cl.strategy import Aux, Network, Paper, Strategy
 from cl.streams.base import StreamInfo, Task
 
 
@@ -100,16 +101,26 @@ class PackNet(Strategy):
                 rows = self.learner.head_rows(self.task_classes[task])
                 p.copy_(torch.where(rows.reshape(-1, *(1 for _ in p.shape[1:])), p, self.values[name]))
 
-    def predict(self, x: Tensor, task: int | None = None) -> Tensor:
-        """Use the weights of the task and of those before it (all weights for a task not packed yet)."""
-        assert task is not None
-        weights = {}
+    def weights(self, task: int) -> dict[str, Tensor]:
+        """Return the weights of the task and of those before it (all weights for a task not packed yet), by name."""
+        found = {}
         for name, p in self.learner.named_parameters():
             if name in self.owner:
                 owned = (self.owner[name] > 0) & (self.owner[name] <= task + 1)
-                weights[name] = p * (owned | (self.packed <= task))
-        scores = functional_call(self.learner, weights, (x,))
-        return objectives.mask_logits(scores, self.allowed_at_test(task))
+                found[name] = p * (owned | (self.packed <= task))
+        return found
+
+    def predict(self, x: Tensor, task: int | None = None) -> Tensor:
+        """Use the weights of the task."""
+        assert task is not None
+        return objectives.mask_logits(functional_call(self.learner, self.weights(task), (x,)), self.task_classes[task])
+
+    def network(self, task: int | None) -> Network:
+        """Return a copy of the learner with the weights of the task."""
+        assert task is not None
+        learner = copy.deepcopy(self.learner)
+        learner.load_state_dict(self.weights(task), strict=False)
+        return Network(learner)
 
     def end_task(self, task: Task) -> None:
         """Prune, retrain, and take stock; nobody comes after the last task, which keeps what is free."""

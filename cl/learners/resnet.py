@@ -1,5 +1,6 @@
 """Residual network of 18 layers (He, Zhang, Ren, Sun 2016, Deep residual learning for image recognition, table 1)."""
 
+import itertools
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -16,20 +17,23 @@ class BasicBlock(nn.Module):
 
     Args:
         planes: channels in.
+        inner: channels between the two convolutions.
         width: channels out.
         stride: of the first convolution and the shortcut.
         norm, activation: names in `cl.learners.layers`.
         zero: True starts the residual branch at zero.
     """
 
-    def __init__(self, planes: int, width: int, stride: int, norm: str, activation: str, zero: bool) -> None:
+    def __init__(
+        self, planes: int, inner: int, width: int, stride: int, norm: str, activation: str, zero: bool
+    ) -> None:
         super().__init__()
         bias = norm == "none"
         self.residual = nn.Sequential(
-            nn.Conv2d(planes, width, 3, stride, 1, bias=bias),
-            *layers.norm(norm, width, spatial=True),
+            nn.Conv2d(planes, inner, 3, stride, 1, bias=bias),
+            *layers.norm(norm, inner, spatial=True),
             layers.activation(activation),
-            nn.Conv2d(width, width, 3, 1, 1, bias=bias),
+            nn.Conv2d(inner, width, 3, 1, 1, bias=bias),
             *layers.norm(norm, width, spatial=True),
         )
         self.shortcut: nn.Module = nn.Identity()
@@ -70,6 +74,8 @@ class ResNet18(Learner):
         zero_init_residual: True starts every block as its shortcut; without a norm it keeps the depth trainable.
         head: see `Learner`.
         head_bias: False leaves the biases of the outputs out.
+        parameters: total number of parameters, which sets the width; what is left of it widens blocks between their two
+            convolutions, the last ones first. None leaves the sizes as given.
     """
 
     def __init__(
@@ -84,6 +90,7 @@ class ResNet18(Learner):
         zero_init_residual: bool = False,
         head: str = "auto",
         head_bias: bool = True,
+        parameters: int | None = None,
     ) -> None:
         super().__init__(head)
         planes = layers.image_shape(input_shape, "resnet18")[0]
@@ -91,15 +98,21 @@ class ResNet18(Learner):
         expect(stem in STEMS, "learner.stem", f"in {list(STEMS)}", stem)
         large = stem == "imagenet"
         kernel, stride, padding = (7, 2, 3) if large else (3, 1, 1)
-        first = nn.Conv2d(planes, width, kernel, stride, padding, bias=norm == "none")
-        opening = [first, *layers.norm(norm, width, spatial=True), layers.activation(activation)]
-        self.blocks = nn.ModuleList([nn.Sequential(*opening)])
-        self.widths: tuple[int, ...] = (width, *(width * factor for factor in (1, 1, 2, 2, 4, 4, 8, 8)))
-        for i, (size_in, size_out) in enumerate(zip(self.widths, self.widths[1:], strict=False)):
-            stride = 2 if size_out > size_in else 1
-            block: nn.Module = BasicBlock(size_in, size_out, stride, norm, activation, zero_init_residual)
-            self.blocks.append(nn.Sequential(nn.MaxPool2d(3, 2, 1), block) if large and i == 0 else block)
-        self.head = nn.Linear(self.widths[-1], n_classes, bias=head_bias)
+
+        def build(width: int, more: int) -> None:
+            first = nn.Conv2d(planes, width, kernel, stride, padding, bias=norm == "none")
+            opening = [first, *layers.norm(norm, width, spatial=True), layers.activation(activation)]
+            self.blocks = nn.ModuleList([nn.Sequential(*opening)])
+            self.widths = (width, *(width * factor for factor in (1, 1, 2, 2, 4, 4, 8, 8)))
+            for i, (size_in, size_out) in enumerate(itertools.pairwise(self.widths)):
+                inner, down = size_out + (more + i) // 8, 2 if size_out > size_in else 1
+                block: nn.Module = BasicBlock(size_in, inner, size_out, down, norm, activation, zero_init_residual)
+                self.blocks.append(nn.Sequential(nn.MaxPool2d(3, 2, 1), block) if large and i == 0 else block)
+            self.head = nn.Linear(self.widths[-1], n_classes, bias=head_bias)
+
+        if parameters is not None:
+            width = self.largest(lambda n: build(n, 0), parameters)
+        self.size(lambda n: build(width, n - 1), 1, parameters)
         layers.initialise(self, init, activation)
         for module in self.modules():
             if isinstance(module, BasicBlock):

@@ -1,4 +1,4 @@
-"""What a measure is: it looks at a strategy before the first task and after every task, and tells what it saw."""
+"""What a measure is: it looks at a strategy before the first task and around every task, and tells what it saw."""
 
 import logging
 from collections.abc import Mapping
@@ -64,12 +64,14 @@ class Measure:
 
     Class facts:
         cost: what it costs, in a sentence.
+        key: what errors call it, its key in `measures`; "": the name of its class in lower case.
     """
 
     cost: ClassVar[str] = ""
+    key: ClassVar[str] = ""
 
     def __init__(self, samples: int | None) -> None:
-        name = type(self).__name__.lower()
+        name = self.key or type(self).__name__.lower()
         expect(samples is None or samples > 0, f"measures.{name}.samples", "> 0 or null", samples)
         self.samples = samples
         self.state: dict[str, Any] = {}
@@ -77,6 +79,9 @@ class Measure:
 
     def start(self, strategy: Strategy, stream: Stream) -> None:
         """Look at the untrained strategy."""
+
+    def before_task(self, k: int, strategy: Strategy, stream: Stream) -> None:
+        """Look at the strategy when it has grown for task k (from 0), before `Strategy.begin_task`."""
 
     def after_task(self, k: int, strategy: Strategy, stream: Stream) -> None:
         """Look at the strategy after task k (from 0)."""

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cl.measures.base import Array, Measure, Quantity, activations, known, layer_names, told
+from cl.measures.base import Array, Measure, Quantity, activations, known, layer_names
 from cl.strategy import Strategy
 from cl.streams.base import Stream
 
@@ -24,9 +24,10 @@ def padded(rows: Sequence[Array], shape: tuple[int, ...]) -> Array:
 class WeightDrift(Measure):
     """How far every parameter moved during each task, relative to its size before the task.
 
-    ``weight_drift`` is ||theta_k - theta_(k-1)|| / ||theta_(k-1)|| for each parameter of the learner, and
-    ``weight_drift_total`` the same with the untrained weights in the place of theta_(k-1). NaN for a parameter that
-    did not exist before, or was zero, and where a task was trained in another network than the one before it.
+    ``weight_drift`` is ||theta_k - theta_(k-1)|| / ||theta_(k-1)|| for each parameter of the network that task k is
+    trained in, and ``weight_drift_total`` the same with its initial value in the place of theta_(k-1). A network of the
+    task's own counts from its own start: a copy of the one before it goes on from there, a newly initialised one begins
+    anew. NaN for a parameter that is not there, or was zero.
     """
 
     cost: ClassVar[str] = "keeps two copies of the learner's weights; no forward pass"
@@ -38,15 +39,18 @@ class WeightDrift(Measure):
         """Remember the untrained weights."""
         self.state = {"first": self._weights(strategy), "last": self._weights(strategy), "steps": [], "totals": []}
 
+    def before_task(self, k: int, strategy: Strategy, stream: Stream) -> None:
+        """Remember where the task starts; what is not where the last one ended is new."""
+        first, last, now = self.state["first"], self.state["last"], self._weights(strategy)
+        kept = {n for n, w in now.items() if n in last and torch.equal(last[n], w)}
+        self.state["first"] = {n: first[n] if n in kept else w for n, w in now.items()}
+        self.state["last"] = now
+
     def after_task(self, k: int, strategy: Strategy, stream: Stream) -> None:
-        """Measure the distance of every parameter to the weights before the task."""
+        """Measure the distance of every parameter to the weights before the task, and to the first ones."""
         now = self._weights(strategy)
-        asked = [strategy.network(told(stream, j)) for j in range(k)]
-        other = any(network is not None and network.learner is not strategy.learner for network in asked)
         for kind, before in (("steps", "last"), ("totals", "first")):
-            old = {} if other else self.state[before]
-            self.state[kind].append({n: relative(old[n], w) if n in old else float("nan") for n, w in now.items()})
-        self.state["first"] = {n: self.state["first"].get(n, w) for n, w in now.items()}
+            self.state[kind].append({n: relative(self.state[before][n], w) for n, w in now.items()})
         self.state["last"] = now
 
     @staticmethod
@@ -91,6 +95,7 @@ class FeatureDrift(Measure):
     """
 
     cost: ClassVar[str] = "a forward pass over the samples of every task seen; keeps their activations"
+    key: ClassVar[str] = "feature_drift"
 
     def __init__(self, samples: int | None = 250) -> None:
         super().__init__(samples)

@@ -24,6 +24,7 @@ class ForgettingEvents(Measure):
     """
 
     cost: ClassVar[str] = "a forward pass over the samples of every task seen, after each task; keeps one byte each"
+    key: ClassVar[str] = "events"
 
     def __init__(self, samples: int | None = 500) -> None:
         super().__init__(samples)

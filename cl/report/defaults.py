@@ -10,10 +10,13 @@ import yaml
 from cl.cli.places import conf_folder
 from cl.groups import ASIDE
 from cl.runs import flatten
+from cl.settings import read_anyhow
 
 
 def changed(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, Any]:
     """Return dotted key -> value of every setting that differs from the files of conf/ that were chosen.
+
+    What says only how a source reads its samples is left out.
 
     Args:
         config: resolved configuration of a run.
@@ -23,7 +26,8 @@ def changed(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, 
     for group, name in choices.items():
         default = _defaults(group, name)
         if default is not None and isinstance(config.get(group), Mapping):
-            found |= _differences(dict(flatten(config[group])), dict(flatten(default)), f"{group}.")
+            own, files = (read_anyhow({group: c})[group] for c in (config[group], default))
+            found |= _differences(dict(flatten(own)), dict(flatten(files)), f"{group}.")
     top = _defaults("", "config") or {}
     known = {k: v for k, v in top.items() if k not in ASIDE and k in config}
     return found | _differences({k: config[k] for k in known}, known, "")

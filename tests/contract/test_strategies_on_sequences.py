@@ -23,6 +23,10 @@ from strategies.der import DER
 from strategies.derpp import DERpp
 from strategies.dgr import DGR
 from strategies.er_ace import ERACE
+from strategies.gdumb import GDumb
+from strategies.generative_classifier import GenerativeClassifier
+from strategies.icarl import ICaRL
+from strategies.ogd import OGD
 from strategies.progressive import Progressive
 
 checks = importlib.import_module("cl.testing.checks")  # the package has a function of that name
@@ -59,6 +63,17 @@ SHORT, WHOLE = ("same_seed", "neutral", "bytes"), ("same_seed", "resume", "popul
 CASES = [(*pair, "steps", check) for pair in [*REPLAY, (Progressive, {"scale": 0.5})] for check in WHOLE]
 CASES += [(*pair, "tokens", check) for pair in [*REPLAY, (Progressive, {"scale": 0.5})] for check in SHORT]
 CASES += [(*pair, "real", check) for pair in REPLAY[:2] for check in WHOLE]
+
+
+class ExactDGR(DGR):
+    """Generates in the precision of its weights, as `Exact` reads."""
+
+    def generator_loss(self, x, key, purpose):
+        return super().generator_loss(x.to(self.generator.mean.weight.dtype), key, purpose)
+
+
+ALONE = [(ExactDGR, {"hidden": (8,), "latent": 3}), (OGD, {"samples": 3})]
+CASES += [(*pair, "steps", check) for pair in ALONE for check in ("resume", "population", "bytes")]
 CASES = [case for case in CASES if case[0].neutral is not None or case[3] != "neutral"]
 each = pytest.mark.parametrize(
     ("strategy", "fields", "kind", "check"), CASES, ids=[f"{s.__name__}-{kind}-{check}" for s, _, kind, check in CASES]
@@ -165,6 +180,56 @@ def test_er_ace_ranks_the_new_among_the_labels_of_all_steps():
 
     expected = loss(batch.x, y, among) + 2 * loss(fields["x"], fields["y"], torch.full((5,), True))
     torch.testing.assert_close(ace.loss(batch), expected)
+
+
+def test_what_is_dreamed_is_labelled_step_by_step_but_for_padding():
+    stream, fields = stream_of("steps"), {"hidden": (8,), "latent": 3, "weighting": "sum", "temperature": 2.0}
+    dgr = tiny.engine(DGR, stream, make_learner=gru, **fields).strategy
+    batch = stream[1].train.batch(torch.arange(8), step_keys(0, 0, 0, 1)[0])
+    dgr.grow(1)
+    dgr.enter(1)
+    with torch.no_grad():
+        for p in dgr.teacher.parameters():
+            p.mul_(2.0)
+    x = dgr.dreamer.sample(8, batch.key, "dream")
+    real = x[..., -1] > 0.5
+    assert real.any()
+    assert not real.all()
+    old, new = dgr.teacher(x), dgr.learner(x)
+    replay, logits = dgr.dream(dgr.teacher, dgr.dreamer, batch)
+    torch.testing.assert_close(logits, old)
+    assert replay.y.tolist() == torch.where(real, old.argmax(2), objectives.IGNORE).tolist()
+    past = 0.0
+    for i in range(8):
+        steps = [-((old[i, t] / 2).softmax(0) * (new[i, t] / 2).log_softmax(0)).sum() for t in real[i].nonzero()[:, 0]]
+        past = past + 4 * sum(steps) / max(len(steps), 1) / 8
+    own = dgr.generator_loss(batch.x, batch.key, "new") + dgr.generator_loss(x, batch.key, "replay")
+    torch.testing.assert_close(dgr.loss(batch), dgr.criterion(dgr.logits(batch.x), batch) + own + past)
+
+
+@pytest.mark.parametrize("outputs", ["label", "all"])
+def test_ogd_stores_the_gradients_of_outputs_at_a_labelled_step(outputs):
+    one = tiny.engine(OGD, stream_of("steps"), make_learner=gru, samples=4, outputs=outputs).strategy
+    stream = stream_of("steps")
+    one.end_task(stream[0])
+    rows = 4 if outputs == "label" else 4 * one.info.n_classes
+    assert len(one.basis) == rows
+    batch = stream[0].train.batch(torch.arange(len(stream[0].train)), step_keys(0, 0, 0, 1)[0])
+    inside = set()
+    for i, logits in enumerate(one.logits(batch.x)):
+        for t in (batch.y[i] != objectives.IGNORE).nonzero()[:, 0]:
+            found = torch.autograd.grad(logits[t, batch.y[i, t]], list(one.learner.parameters()), retain_graph=True)
+            g = torch.cat([part.flatten() for part in found])
+            if (g - one.basis.T @ (one.basis @ g)).norm() < 1e-3 * g.norm():
+                inside.add((tuple(batch.x[i].flatten().tolist()), int(t)))  # some samples are the same
+    assert len(inside) == 4 * int(one.basis.any(1).sum()) / rows
+
+
+@pytest.mark.parametrize("strategy", [GDumb, ICaRL, GenerativeClassifier])
+def test_strategies_that_need_a_class_a_sample_refuse_a_label_a_step(strategy):
+    stream = stream_of("steps", "class")
+    with pytest.raises(ConfigError, match=r"^Expected `stream` with one label a sample for \w+, got 'steps'$"):
+        tiny.engine(strategy, stream, make_learner=gru)
 
 
 def test_er_ace_refuses_regression_in_words_a_user_knows():

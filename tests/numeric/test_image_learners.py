@@ -46,7 +46,7 @@ def test_slim_resnet_has_the_size_of_gem():
 
 @pytest.mark.parametrize("name", ["batch", "group", "layer", "none"])
 def test_zero_residual_starts_as_the_shortcut(name):
-    block = BasicBlock(6, 6, 1, name, "relu", zero=True).eval()
+    block = BasicBlock(6, 6, 6, 1, name, "relu", zero=True).eval()
     block.close()
     x = torch.randn(2, 6, 5, 5)
     torch.testing.assert_close(block(x), x.relu())
@@ -115,7 +115,7 @@ def test_norms_act_on_each_sample_alone(name):
     torch.testing.assert_close(parts.var(2, unbiased=False), torch.ones(4, groups), rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("make", [MLP, CNN])
+@pytest.mark.parametrize("make", [MLP, CNN, ResNet18])
 @pytest.mark.parametrize("budget", [70_000, 420_000])
 def test_a_budget_of_parameters_is_met(make, budget):
     net = make((1, 28, 28), 10, parameters=budget)
@@ -130,6 +130,15 @@ def test_a_budget_keeps_the_proportions():
     own = CNN((1, 28, 28), 10)
     same = CNN((1, 28, 28), 10, parameters=sum(p.numel() for p in own.parameters()))
     assert same.widths == own.widths == (32, 64, 128)
+
+
+def test_a_budget_of_a_resnet_sets_its_width_and_what_is_left_goes_into_the_last_blocks():
+    """Width 20 has 1,109,240 (GEM); a channel more between the last block's convolutions costs 9 * (160 + 160) + 2."""
+    net = ResNet18((3, 32, 32), 100, parameters=1_109_240 + 2_882)
+    inner = [block.residual[0].out_channels for block in net.blocks[1:]]
+    assert net.widths[-1] == 160
+    assert inner == [20, 20, 40, 40, 80, 80, 160, 161]
+    assert sum(p.numel() for p in net.parameters()) == 1_112_122
 
 
 def test_sizes_grow_one_at_a_time():

@@ -138,6 +138,20 @@ def test_lists_every_yaml_of_a_group_with_its_summary(capsys):
             assert line.endswith(first[2:])
 
 
+def test_one_choice_is_told_with_the_meaning_of_its_fields_also_a_users_own(capsys, tmp_path, monkeypatch):
+    assert cli.main(["list", "strategy=ewc"]) == 0
+    assert capsys.readouterr().out == (ROOT / "conf/strategy/ewc.yaml").read_text()
+    (tmp_path / "conf/strategy").mkdir(parents=True)
+    (tmp_path / "conf/strategy/mine.yaml").write_text("# Mine\nstrength: 1.0  # > 0\n")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["list", "strategy=mine"]) == 0
+    assert capsys.readouterr().out.endswith("strength: 1.0  # > 0\n")
+    assert cli.main(["list", "strategy=ewcc"]) == 2
+    assert "got 'ewcc' (did you mean ewc?)" in capsys.readouterr().err
+    assert cli.main(["list", "strategies=ewc"]) == 2
+    assert "(did you mean strategy?)" in capsys.readouterr().err
+
+
 def test_without_a_kind_every_group_has_a_heading(capsys):
     assert cli.main(["list"]) == 0
     headings = [line for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]

@@ -215,6 +215,13 @@ def test_what_was_asked_is_the_difference_to_the_chosen_files() -> None:
     assert changed(compose([]), compose([])["choices"]) == {}
 
 
+def test_how_samples_are_read_is_not_told_as_a_change() -> None:
+    config = compose(["stream=image_folder", "stream.source.path=x", "stream.source.workers=9"])
+    found = changed(config, config["choices"])
+    assert found["stream.source.path"] == "x"
+    assert "stream.source.workers" not in found
+
+
 def test_large_sweep_stays_below_a_megabyte(tmp_path: Path) -> None:
     axes, facts = ["task trained", "task"], {"meaning": "m.", "better": "higher", "source": "s", "unit": "fraction"}
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Show what there is to choose from: streams, strategies, learners, metrics, ..., one line each."""
+"""Show what there is to choose from, one line each, or one choice (strategy=ewc) with the meaning of its fields."""
 
 import argparse
 import sys
@@ -11,11 +11,15 @@ Entries = list[tuple[str, str]]
 
 
 def main(argv: list[str]) -> int:
-    """Print one kind, or all of them under headings."""
+    """Print one kind, or all of them under headings, or the fields of one choice."""
     parser = argparse.ArgumentParser(prog="lethe list", description=__doc__)
-    parser.add_argument("kind", nargs="?", help="streams, strategies, learners, metrics, or any folder of conf/")
+    kinds = "streams, strategies, learners, metrics, or any folder of conf/; GROUP=NAME for the fields of one choice"
+    parser.add_argument("kind", nargs="?", help=kinds)
     kind = parser.parse_args(argv).kind
     groups = config_groups()
+    if kind is not None and "=" in kind:
+        print(fields(*kind.split("=", 1)), end="")
+        return 0
     if kind is None:
         shown = {plural(name): entries(folder) for name, folder in groups.items()} | {"metrics": metrics()}
     elif kind == "metrics":
@@ -34,6 +38,24 @@ def config_groups() -> dict[str, Path]:
     """Return name -> folder of every config group (the last part of a nested one: ``hydra/launcher`` is launcher)."""
     folders = sorted({file.parent for file in conf_folder().glob("*/**/*.yaml")})
     return {folder.name: folder for folder in folders}
+
+
+def fields(group: str, name: str) -> str:
+    """Return a choice's yaml, ours or the user's own in ``conf``: every field with its value and meaning.
+
+    Raises:
+        ConfigError: there is no such group or choice.
+    """
+    groups = config_groups()
+    if group not in groups:
+        raise ConfigError(
+            f"Expected `kind` GROUP=NAME with GROUP in {sorted(groups)}, got {group!r}{nearest(group, groups)}"
+        )
+    folders = (groups[group], Path.cwd() / "conf" / groups[group].relative_to(conf_folder()))
+    files = {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
+    if name not in files:
+        raise ConfigError(f"Expected `{group}` in {sorted(files)}, got {name!r}{nearest(name, files)}")
+    return files[name].read_text(encoding="utf-8")
 
 
 def plural(name: str) -> str:

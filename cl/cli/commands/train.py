@@ -3,8 +3,8 @@
     lethe train stream=split_mnist strategy=ewc strategy.strength=100 seed=0
     lethe train -m strategy=naive,ewc,er seed=0,1,2
 
-Words are key=value overrides in Hydra's grammar; `lethe list` shows the choices of a group, `lethe train --cfg` the
-whole configuration (conf/GROUP/NAME.yaml tells the meaning of each field).
+Words are key=value overrides in Hydra's grammar; `lethe list` shows the choices of a group, `lethe list strategy=ewc`
+the meaning of each field of one of them, `lethe train --cfg` the whole configuration.
 
 options:
   -m, --multirun    a sweep: values separated by commas give one run each
