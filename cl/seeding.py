@@ -68,6 +68,8 @@ def step_keys(seed: int, task: int, first: int, count: int, device: torch.device
 def _bits(key: Tensor, shape: Sequence[int], purpose: str) -> Tensor:
     count = math.prod(shape)
     counter = torch.arange(1, count + 1, device=key.device)
+    if torch.compiler.is_compiling():  # or the compiler makes a range of huge steps of the product, which it rounds
+        counter = counter & 0x7FFFFFFFFFFFFFFF
     return _mix(torch.add(_mix(key + derive(0, purpose)), counter, alpha=_GOLDEN)).reshape(tuple(shape))
 
 

@@ -51,7 +51,8 @@ class Lanes:
 
     def _stack(self) -> None:
         self.feed = feed(self.engines)
-        self.stack = Stack([e.strategy for e in self.engines], self.engines[0].options.compile)
+        first = self.engines[0]
+        self.stack = Stack([e.strategy for e in self.engines], first.options.compile, first.update.tell)
         leaves = {n: self.stack.tensors[n] for n in self.stack.trainable}
         self.optimisers = Together(self.engines, leaves) if alike(self.engines) else Separate(self.engines)
 

@@ -55,6 +55,8 @@ class Population:
         self.always, self.size = always, len(engines) if of is None else of
         self.errors: dict[int, TrainingError] = {}
         self.notes: list[str] = []
+        for engine in self.engines:
+            engine.update.tell = self._note
 
     def run(self) -> list[Results]:
         """Train all replicas and return the results of each; those of a failed one end where it failed."""
