@@ -10,7 +10,6 @@ from torch import Tensor
 from cl.batch import Batch
 from cl.costs import StepPasses
 from cl.engine import Engine
-from cl.errors import TrainingError
 from cl.population.batches import feed, sizes
 from cl.population.measure import before_learning, measure
 from cl.population.optimisers import Separate, Together, alike
@@ -34,7 +33,7 @@ class Lanes:
         self.step_passes = StepPasses(every=False, known=known)
         for engine in self.engines:
             engine.step_passes = self.step_passes
-        self.failed: list[tuple[Engine, TrainingError]] = []
+        self.failed: list[tuple[Engine, Exception]] = []
         first = self.engines[0]
         self.clip_norm, self.autocast, self.device = first.update.clip_norm, first.update.autocast, first.device
         self.edits, self.follows = overrides(first.strategy, "gradients"), overrides(first.strategy, "after_step")
@@ -180,7 +179,7 @@ class Lanes:
             try:
                 engine.look(row[engine.block : engine.step])
                 sound.append(engine)
-            except TrainingError as error:
+            except Exception as error:
                 self.failed.append((engine, error))
         due = [e for e in sound if e.measure_due]
         if due:

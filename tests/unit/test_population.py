@@ -3,6 +3,7 @@
 import copy
 import io
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -234,6 +235,48 @@ def test_a_failed_replica_leaves_the_others_alone():
     assert not np.isnan(results[1].accuracy[0, :2]).any()
     assert np.isnan(results[1].accuracy[0, 2:]).all()
     close([alone[0], alone[2]], [population.engines[0], population.engines[2]])
+
+
+class Broken(Strategy):
+    """Has a defect in one method of the second task, for one seed."""
+
+    broken: ClassVar[str] = ""
+
+    def complain(self, where):
+        if where == self.broken and self.info.seed == 1 and self.tasks_seen == 1:
+            raise ValueError(f"no {where}")
+
+    def begin_task(self, task):
+        self.complain("begin_task")
+
+    def end_task(self, task):
+        self.complain("end_task")
+
+
+@pytest.mark.parametrize("where", ["begin_task", "end_task"])
+@pytest.mark.parametrize("stacked", [True, False])
+def test_a_defect_in_one_replica_leaves_the_others_alone(where, stacked):
+    kind = type("Broken", (Broken,), {"broken": where, "vectorizable": stacked or "no reason"})
+    alone = [make(seed, strategy=kind) for seed in SEEDS]
+    for engine in (alone[0], alone[2]):
+        engine.run()
+    with pytest.raises(ValueError, match=where):
+        alone[1].run()
+    population = Population([make(seed, strategy=kind) for seed in SEEDS], always=True)
+    results = population.run()
+    assert {i: repr(e) for i, e in population.errors.items()} == {1: f"ValueError('no {where}')"}
+    close([alone[0], alone[2]], [population.engines[0], population.engines[2]])
+    np.testing.assert_array_equal(np.isnan(results[1].accuracy), np.isnan(alone[1].results().accuracy))
+
+
+def test_memory_that_runs_out_ends_all_replicas():
+    def out(engine):
+        raise MemoryError
+
+    population = Population([make(seed) for seed in SEEDS], always=True)
+    population.engines[1].pause = out
+    with pytest.raises(MemoryError):
+        population.run()
 
 
 def test_a_number_is_a_tensor_in_arithmetic_and_decides_where_replicas_agree():
