@@ -146,7 +146,7 @@ def _train_engines(engines: Sequence[Engine], of: int) -> dict[int, Exception]:
     if len(engines) > 1:
         from cl.population import Population
 
-        population = Population(engines, of=of)
+        population = Population(engines, of=of, keep=False)
         population.run()
         return population.errors
     try:

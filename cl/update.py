@@ -65,6 +65,10 @@ class Updater:
                 if p in old.state:
                     self.optimizer.state[p] = old.state[p]
 
+    def release(self) -> None:
+        """Let go of the parameters and of what the optimiser remembers of them."""
+        self.optimizer, self.parameters, self.programs = None, {}, {}
+
     def training_loss(self, strategy: Strategy, batch: Batch) -> tuple[Tensor, Aux]:
         """Return (loss, aux) of a batch, in mixed precision if asked."""
         program = self.programs.get(strategy, strategy)

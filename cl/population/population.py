@@ -40,6 +40,8 @@ class Population:
         always: True stacks whatever can be stacked, also where one after another is quicker.
         of: replicas of the run, those included that ended before; default: as many as there are engines. What is
             quicker is judged by it, so that a resumed run computes as the first one did.
+        keep: False lets go of the networks and optimisers of replicas that are done while others wait for their memory;
+            their results stay.
     """
 
     def __init__(
@@ -49,10 +51,11 @@ class Population:
         pause: Callable[["Population"], None] | None = None,
         always: bool = False,
         of: int | None = None,
+        keep: bool = True,
     ) -> None:
         expect(len(engines) > 0, "engines", "at least one engine", engines)
         expect(limit is None or limit > 0, "limit", "> 0", limit)
-        self.engines, self.limit, self.pause = list(engines), limit, pause
+        self.engines, self.limit, self.pause, self.keep = list(engines), limit, pause, keep
         self.always, self.size = always, len(engines) if of is None else of
         self.errors: dict[int, Exception] = {}
         self.notes: list[str] = []
@@ -68,7 +71,9 @@ class Population:
                 size = math.ceil(len(left) / math.ceil(len(left) / size))
                 self._note(f"{len(left)} replicas do not fit into memory at once: training {size} at a time")
             self._run(left[:size])
-            left = left[size:]
+            done, left = left[:size], left[size:]
+            for engine in done if left and not self.keep else ():
+                engine.release()
         return [e.results() for e in self.engines]
 
     def _run(self, engines: list[Engine]) -> None:

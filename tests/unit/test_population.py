@@ -1,6 +1,7 @@
 """A population is its replicas, each as the run alone: optimisers, clipping, schedules, lengths, failures, resuming."""
 
 import copy
+import gc
 import io
 from functools import partial
 from typing import ClassVar
@@ -26,8 +27,14 @@ from cl.streams.sources import Digits
 from cl.testing import TinyStream
 from cl.testing.tiny import state
 from cl.training import TrainingOptions
+from strategies.dgr import DGR
+from strategies.icarl import ICaRL
 from strategies.joint import Joint
+from strategies.lwf import LwF
 from strategies.ogd import OGD
+from strategies.progressive import Progressive
+from strategies.separate import Separate
+from strategies.warm_start import WarmStart
 from tests.unit.test_check_strategy import Decayed
 
 SEEDS = range(3)
@@ -330,6 +337,42 @@ def test_bytes_per_replica_counts_what_tasks_to_come_add():
     ten, eleven = (make(0, strategy=partial(OGD, samples=n)) for n in (10, 11))
     network = sum(p.numel() * 4 for p in ten.strategy.parameters())
     assert memory.bytes_per_replica(eleven) - memory.bytes_per_replica(ten) == 2 * 2 * network  # kept twice over
+
+
+@pytest.mark.parametrize("strategy", [LwF, ICaRL, DGR, Progressive, Separate, WarmStart])
+def test_bytes_per_replica_counts_the_networks_that_tasks_to_come_add(strategy):
+    """Also of a run that goes on after its first task."""
+    engine = make(0, scenario="task", strategy=strategy, epochs=1)
+    before = memory.grown(engine)
+    engine.evaluate_row(0)
+    engine.run_task(0)
+    between = memory.grown(engine)
+    engine.run()
+    tensors = (*engine.strategy.parameters(), *engine.strategy.buffers())
+    assert before == between == sum(t.numel() * t.element_size() for t in tensors)
+    assert memory.grown(engine) == before
+
+
+def test_replicas_that_are_done_leave_their_memory_to_those_that_wait():
+    """Of two layers with weights (16, 16), the stacks of weights and of Adam's two moments."""
+
+    def run(keep):
+        population = Population([make(seed, epochs=1) for seed in range(4)], limit=2, always=True, keep=keep)
+        alive: list[int] = []
+
+        def look(engine):
+            gc.collect()
+            found = [o for o in gc.get_objects() if type(o) in (torch.Tensor, nn.Parameter) and o.shape[-2:] == (16, 16)]
+            alive.append(len({t.untyped_storage().data_ptr() for t in found if not t.is_meta}))
+
+        population.engines[2].pause = look
+        return alive, population.run()
+
+    (kept, expected), (freed, results) = run(True), run(False)
+    assert kept[0] - freed[0] == 2 * 3
+    for one, other in zip(expected, results, strict=True):
+        np.testing.assert_array_equal(one.accuracy, other.accuracy)
+        assert one.costs.keys() == other.costs.keys()
 
 
 class Cut(Exception):
