@@ -60,8 +60,11 @@ class Lanes:
         ready = self._ready()
         if ready:
             saved = {name: t.clone() for name, t in self.stack.tensors.items()}
+            trial = None
+            if self.recalls and isinstance(self.optimisers, Together):  # its moments are there after a step only
+                trial = Together(self.engines, {name: saved[name].clone() for name in self.stack.trainable})
             try:
-                self._program(ready[0], self.feed.batch(ready[0]))
+                self._program(ready[0], self.feed.batch(ready[0]), trial)
             finally:
                 for name, t in self.stack.tensors.items():
                     t.copy_(saved[name])
@@ -126,7 +129,7 @@ class Lanes:
     def _program(
         self, lanes: slice, batch: Batch, optimisers: Separate | Together | None = None, last: bool = True
     ) -> Tensor:
-        """Take one step of the contract in all `lanes`, as `Updater` does in one; no optimiser is a rehearsal.
+        """Take one step of the contract in all `lanes`, as `Updater` does in one; a rehearsal may do without optimiser.
 
         Lanes that step together have batches of one size in one epoch, and are all at the first or the last step on
         them, or at neither.

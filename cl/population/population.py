@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -81,7 +82,7 @@ class Population:
             self._measure(group)
         while present := self._unfinished(engines):
             k = min(e.task for e in present)
-            present = self._each([e for e in present if e.task == k], lambda engine: engine.begin(k))
+            present = self._each([e for e in present if e.task == k], partial(Engine.begin, k=k))
             for group in self._groups(present):
                 self._train(group)
             present = self._each(self._unfinished(present), Engine.end)

@@ -89,7 +89,7 @@ class Stack:
         name = type(first).__name__
         if compile and varied:
             which = ", ".join(dict.fromkeys(field for _, field in varied))
-            tell(f"training.compile: {name} is not compiled: replicas that differ in {which} are trained as one program")
+            tell(f"training.compile: {name} is not compiled: the replicas of this program differ in {which}")
         elif compile:
             self.program = compiled(self._mapped("training_loss", {}), name, tell)
 

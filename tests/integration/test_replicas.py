@@ -121,7 +121,8 @@ def test_a_defect_of_one_seed_fails_its_run_alone(tmp_path, monkeypatch, capsys)
     assert "seed1" in place.parent.name
     assert "one_broken.py" in place.read_text()
     assert f"{place.parent.name} failed: ValueError: no end (traceback in {place})" in line
-    states = {path.parent.name.split("-")[-2]: read_status(path.parent)["status"] for path in Path("runs").rglob("status.json")}
+    folders = [path.parent for path in Path("runs").rglob("status.json")]
+    states = {folder.name.split("-")[-2]: read_status(folder)["status"] for folder in folders}
     assert states == {"seed0": "complete", "seed1": "failed"}
     with pytest.raises(ValueError, match="no end"):
         main([*words[:-1], "strategy._target_=all_broken.Broken"])

@@ -362,8 +362,8 @@ def test_replicas_that_are_done_leave_their_memory_to_those_that_wait():
 
         def look(engine):
             gc.collect()
-            found = [o for o in gc.get_objects() if type(o) in (torch.Tensor, nn.Parameter) and o.shape[-2:] == (16, 16)]
-            alive.append(len({t.untyped_storage().data_ptr() for t in found if not t.is_meta}))
+            tensors = [o for o in gc.get_objects() if type(o) in (torch.Tensor, nn.Parameter) and not o.is_meta]
+            alive.append(len({t.untyped_storage().data_ptr() for t in tensors if t.shape[-2:] == (16, 16)}))
 
         population.engines[2].pause = look
         return alive, population.run()

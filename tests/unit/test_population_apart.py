@@ -61,6 +61,22 @@ def test_a_strategy_that_is_not_vectorizable_runs_replica_by_replica_and_says_so
             assert torch.equal(value, state(other.strategy)[name])
 
 
+class Forgets(Strategy):
+    """Edits moments by a choice that depends on data, which a stack cannot."""
+
+    def edit_moments(self, moments):
+        for own in moments["learner.head.bias"].values():
+            if own.sum() > 0:
+                own.zero_()
+
+
+def test_edits_of_moments_that_cannot_be_stacked_run_apart():
+    alone, population = alone_and_together(Forgets)
+    [note] = population.notes
+    assert "Forgets runs replica by replica" in note
+    close(alone, population.engines)
+
+
 def test_convolutions_on_a_cpu_run_one_after_another():
     def engine(seed):
         made = make(seed, epochs=1)
