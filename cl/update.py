@@ -40,7 +40,9 @@ class Updater:
     ) -> None:
         self.make_optimizer, self.clip_norm = make_optimizer, clip_norm
         self.autocast, self.device, self.compile = autocast, device, compile
-        self.last, self.tell, self._told = True, self._log, set[str]()
+        self.last = True
+        self.tell: Callable[[str], None] = self._log
+        self._told: set[str] = set()
         self.optimizer: torch.optim.Optimizer | None = None
         self.parameters: dict[str, nn.Parameter] = {}
         self.programs: dict[Strategy, Callable[..., Any]] = {}  # compiled, where that was asked for

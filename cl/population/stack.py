@@ -25,7 +25,7 @@ PLAIN = (bool, int, str, type(None))
 
 
 def structure(strategy: Strategy) -> Hashable:
-    """Return what replicas must share to be stacked: types, shapes and every plain attribute except floats."""
+    """Return what replicas must share to be stacked: types, shapes, every plain attribute, of floats the name alone."""
     tensors = [
         (name, tuple(t.shape), t.dtype, t.requires_grad)
         for name, t in (*strategy.named_parameters(), *strategy.named_buffers())
@@ -34,7 +34,7 @@ def structure(strategy: Strategy) -> Hashable:
         (path, type(module), tuple((n, v) for n, v in sorted(vars(module).items()) if _is_plain(v)))
         for path, module in strategy.named_modules()
     ]
-    return tuple(tensors), tuple(facts)
+    return tuple(tensors), tuple(facts), frozenset(numbers(strategy))
 
 
 def numbers(strategy: Strategy) -> dict[Place, float]:

@@ -67,8 +67,15 @@ def test_a_population_cut_between_its_saves_goes_on_level(tmp_path, monkeypatch,
     Most tasks of streaming LDA have no step.
     """
     monkeypatch.setattr("cl.population.population.FEW", 2)  # stack three
-    words = ["stream=split_digits", "learner=mlp", f"strategy={strategy}", "learner.hidden=[32,32]",
-             "training.epochs=3", "training.batch_size=16", "checkpoint.steps=20"]
+    words = [
+        "stream=split_digits",
+        "learner=mlp",
+        f"strategy={strategy}",
+        "learner.hidden=[32,32]",
+        "training.epochs=3",
+        "training.batch_size=16",
+        "checkpoint.steps=20",
+    ]
     config = compose([*words, "resume=auto", "threads=1"])
 
     def carry_out(folder: Path) -> list[Path]:

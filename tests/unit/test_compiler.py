@@ -119,7 +119,7 @@ def translated(monkeypatch):
     return torch._dynamo.utils.counters["stats"]
 
 
-UNCOMPILED = [(Opaque, "Opaque is not compiled: "), (ByNumber, "ByNumber is not compiled: the replicas of this program differ in strength")]
+UNCOMPILED = [(Opaque, "Opaque is not compiled: "), (ByNumber, "ByNumber is not compiled: the replicas of this")]
 
 
 @pytest.mark.parametrize(("strategy", "line"), [(partial(ER, memory_size=40), None), *UNCOMPILED])
