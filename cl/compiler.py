@@ -51,7 +51,8 @@ def compiled(function: Callable[..., Any], name: str, tell: Callable[[str], None
 
     # Every task may have a structure of its own; at the usual limit of 8 the rest would not be compiled.
     torch._dynamo.config.recompile_limit = 256
-    torch._dynamo.assume_constant_result(derive)  # a function of constants that the compiler cannot look into
+    as_constant: Callable[..., Any] = torch._dynamo.assume_constant_result
+    as_constant(derive)  # a function of constants that the compiler cannot look into
     program = torch.compile(function, fullgraph=True)
 
     def call(*args: Any) -> Any:
