@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from cl.errors import ConfigError
+from cl.seeding import derive
 
 _MARK = "__dynamo_disable"  # where torch keeps the function it has marked (torch/_compile.py)
 
@@ -32,29 +33,47 @@ def light_optimisers() -> Iterator[None]:
             delattr(function, _MARK)
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function or module compiled by `torch.compile`; it is translated at its first call.
+def compiled(function: Callable[..., Any], name: str, tell: Callable[[str], None]) -> Callable[..., Any]:
+    """Return a function compiled as a whole by `torch.compile`; it is translated at its first call.
+
+    What cannot be compiled is called as it is from then on.
+
+    Args:
+        function: what to compile.
+        name: whose it is, for `tell`.
+        tell: told in one line where nothing is compiled, and why.
 
     Raises:
         ConfigError: (the returned function, at its first call) this machine cannot compile.
     """
     import torch._dynamo
+    from torch._dynamo import exc
 
-    # Every task may have a structure of its own; at the usual limit of 8 the rest would silently not be compiled.
+    # Every task may have a structure of its own; at the usual limit of 8 the rest would not be compiled.
     torch._dynamo.config.recompile_limit = 256
-    program = torch.compile(function)
+    as_constant: Callable[..., Any] = torch._dynamo.assume_constant_result
+    as_constant(derive)  # a function of constants that the compiler cannot look into
+    program = torch.compile(function, fullgraph=True)
 
     def call(*args: Any) -> Any:
+        nonlocal program
         try:
             return program(*args)
-        except torch._dynamo.exc.BackendCompilerFailed as error:
-            reason = str(error).strip().splitlines()[0]
+        except exc.BackendCompilerFailed as error:
             raise ConfigError(
-                f"Expected a machine with a working compiler for `training.compile=true`, got: {reason}; "
+                f"Expected a machine with a working compiler for `training.compile=true`, got: {_line(error)}; "
                 "install a C++ compiler, or use training.compile=false"
             ) from error
+        except (exc.TorchDynamoException, exc.FailOnRecompileLimitHit) as error:
+            program = function
+            tell(f"training.compile: {name} is not compiled: {_line(error)}")
+        return function(*args)
 
     return call
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
 
 
 def light_step(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:

@@ -315,6 +315,13 @@ class Engine:
         for tracker in self.trackers:
             tracker.curve(step, self.task, accuracy)
 
+    def release(self) -> None:
+        """Let go of the state, for good; what was measured stays, and so do the facts that `results` asks for."""
+        self.strategy.to("meta")
+        self.update.release()
+        self.scheduler = self.stopping = self._loaded = None
+        vars(self).pop("data", None)
+
     def results(self) -> Results:
         """Return what was measured so far."""
         k = len(self.stream)

@@ -43,6 +43,15 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(t in str(error) for t in ("allocate memory", "bad_alloc"))
 
 
+def told(error: BaseException) -> str:
+    """Return what an error says to a user, with its type where it is a defect.
+
+    >>> told(ConfigError("Expected `lr` > 0, got -1")), told(ValueError("no"))
+    ('Expected `lr` > 0, got -1', 'ValueError: no')
+    """
+    return str(error) if isinstance(error, LetheError) else f"{type(error).__name__}: {error}"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `` (did you mean x?)`` for the known name closest to `name`, or nothing where none is close.
 

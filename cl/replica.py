@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from cl.build import Config, construct
 from cl.costs import peak_memory
 from cl.distributed import World, check, updater
 from cl.engine import BEGINNING, Engine, Place, place_of
-from cl.errors import DataError, LetheError
+from cl.errors import DataError, LetheError, told
 from cl.folder import RunFolder, code_hash, config_hash, read_status
 from cl.report.samples import write_samples
 from cl.results import Results
@@ -27,6 +28,7 @@ from cl.streams.base import Stream
 from cl.trackers.base import RunFacts
 from cl.trackers.guard import Guarded
 
+TRACEBACK = "traceback.txt"
 log = logging.getLogger(__name__)
 
 
@@ -235,8 +237,14 @@ class Replica:
             self.saved_at, self.saved_step = time.monotonic(), engine.total_steps
         self.request.answer(id(self))
 
-    def finish(self, status: str, message: str = "") -> None:
-        """Write the results and how the replica ended."""
+    def finish(self, status: str, message: str = "", error: Exception | None = None) -> None:
+        """Write the results and how the replica ended: of what `error`, and of a defect the place in the code."""
+        place = ""
+        if error is not None:
+            message = told(error)
+        if error is not None and not isinstance(error, LetheError):
+            place = "".join(traceback.format_exception(error))
+            message += f" (traceback in {self.path / TRACEBACK})"
         if status == "interrupted" and self.engine.task == len(self.engine.stream):
             status, message = "complete", ""
         results = self.engine.results()
@@ -252,6 +260,8 @@ class Replica:
                 from cl.report.forgotten import write_forgotten
 
                 write_forgotten(self.engine.stream, results, self.path)
+            if place:
+                self.folder.write(TRACEBACK, place)
             self.folder.status(status, message)
             if status == "complete":
                 (self.path / checkpoint.PREVIOUS).unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from cl.costs import watch_memory
 from cl.device import find, guarantees
 from cl.distributed import join, launched
 from cl.engine import Engine, Place
-from cl.errors import LetheError, TrainingError, expect, out_of_memory
+from cl.errors import LetheError, TrainingError, expect, out_of_memory, told
 from cl.files import UNWRITABLE
 from cl.replica import Outcome, Replica, Saves
 from cl.settings import Settings
@@ -152,14 +152,17 @@ def _train(replicas: Sequence[Replica], of: int) -> None:
         raise
     except BaseException as error:
         memory = out_of_memory(error)
-        _finish(replicas, "failed", {}, _memory_advice(error) if memory else f"{type(error).__name__}: {error}")
+        _finish(replicas, "failed", {}, _memory_advice(error) if memory else told(error))
         if not memory:
             raise
         return
     _finish(replicas, "complete", errors)
+    defects = [error for error in errors.values() if not isinstance(error, TrainingError)]
+    if len(defects) == len(replicas):  # as of a run alone
+        raise defects[0]
 
 
-def _finish(replicas: Sequence[Replica], status: str, errors: Mapping[int, TrainingError], message: str = "") -> None:
+def _finish(replicas: Sequence[Replica], status: str, errors: Mapping[int, Exception], message: str = "") -> None:
     """Record how replicas ended, those in `errors` as failed; the trouble of one folder does not keep the others out.
 
     Raises:
@@ -168,7 +171,7 @@ def _finish(replicas: Sequence[Replica], status: str, errors: Mapping[int, Train
     troubles: list[LetheError] = []
     for i, replica in enumerate(replicas):
         try:
-            replica.finish("failed" if i in errors else status, str(errors.get(i, message)))
+            replica.finish("failed" if i in errors else status, message, errors.get(i))
         except LetheError as error:
             troubles.append(error)
     if troubles:
@@ -190,12 +193,12 @@ def _named(path: Path) -> Iterator[None]:
         raise TrainingError(_memory_advice(error)) from error
 
 
-def _train_engines(engines: Sequence[Engine], of: int) -> dict[int, TrainingError]:
+def _train_engines(engines: Sequence[Engine], of: int) -> dict[int, Exception]:
     """Train engines, several of them as one program; returns the errors of those that failed, by position."""
     if len(engines) > 1:
         from cl.population import Population
 
-        population = Population(engines, of=of)
+        population = Population(engines, of=of, keep=False)
         population.run()
         return population.errors
     try:

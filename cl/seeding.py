@@ -68,6 +68,8 @@ def step_keys(seed: int, task: int, first: int, count: int, device: torch.device
 def _bits(key: Tensor, shape: Sequence[int], purpose: str) -> Tensor:
     count = math.prod(shape)
     counter = torch.arange(1, count + 1, device=key.device)
+    if torch.compiler.is_compiling():  # or the compiler makes a range of huge steps of the product, which it rounds
+        counter = counter & 0x7FFFFFFFFFFFFFFF
     return _mix(torch.add(_mix(key + derive(0, purpose)), counter, alpha=_GOLDEN)).reshape(tuple(shape))
 
 
@@ -86,9 +88,19 @@ def uniform(key: Tensor, shape: Sequence[int], purpose: str) -> Tensor:
     return _fraction(_bits(key, shape, purpose) >> 40)
 
 
+def uniforms(key: Tensor, shapes: Sequence[Sequence[int]], purposes: Sequence[str]) -> list[Tensor]:
+    """Return what `uniform` draws for each of several shapes and purposes, at once, which small draws gain from."""
+    counts = [math.prod(shape) for shape in shapes]
+    starts = _mix(torch.stack([key + derive(0, purpose) for purpose in purposes])).unbind()
+    start = torch.cat([s.expand(n) for s, n in zip(starts, counts, strict=True)])
+    counter = torch.cat([torch.arange(1, n + 1, device=key.device) for n in counts])
+    found = torch.split(_fraction(_mix(torch.add(start, counter, alpha=_GOLDEN)) >> 40), counts)
+    return [part.reshape(tuple(shape)) for part, shape in zip(found, shapes, strict=True)]
+
+
 def _fraction(bits: Tensor) -> Tensor:
-    """Return the lowest 24 bits as a fraction in [0, 1)."""
-    return (bits & 0xFFFFFF).to(torch.float32).mul_(2.0**-24)
+    """Return the lowest 24 bits as a fraction in [0, 1); the other bits are lost."""
+    return bits.bitwise_and_(0xFFFFFF).to(torch.float32).mul_(2.0**-24)
 
 
 def normal(key: Tensor, shape: Sequence[int], purpose: str) -> Tensor:

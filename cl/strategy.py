@@ -243,7 +243,10 @@ class Strategy(nn.Module):
         return sizes
 
     def growth(self) -> int:
-        """Return the bytes that tasks to come may yet add to the state, which populations make room for; at most."""
+        """Return the bytes that tasks to come may yet add to the state by other ways than `grow`; at most.
+
+        Populations make room for them, and for what `grow` adds.
+        """
         return 0
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:

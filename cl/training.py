@@ -28,7 +28,7 @@ class TrainingOptions:
         optimizer_state: ``keep`` moments and counters between tasks, or ``reset`` them.
         clip_norm: largest norm of the whole gradient, or None.
         patience: early stopping: epochs without a better validation loss before a task ends, or None.
-        compile: True compiles the loss and its gradient (torch.compile).
+        compile: True compiles the loss and its gradient (torch.compile); a line tells where it cannot be compiled.
     """
 
     epochs: int | None = 1

@@ -212,7 +212,10 @@ def _train(engines: Sequence[Engine], together: bool) -> dict[int, TrainingError
 
         population = Population(engines)
         population.run()
-        return population.errors
+        defects = [error for error in population.errors.values() if not isinstance(error, TrainingError)]
+        if defects:  # of the code, not of a setting
+            raise defects[0]
+        return {i: error for i, error in population.errors.items() if isinstance(error, TrainingError)}
     return {i: error for i, engine in enumerate(engines) if (error := _alone(engine)) is not None}
 
 

@@ -1,5 +1,6 @@
 """One optimisation step of the contract, and what a strategy's own `step` may use of it."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from cl.batch import Batch
 from cl.compiler import compiled, light_step
 from cl.strategy import Aux, Moments, Strategy, overrides
 
+log = logging.getLogger(__name__)
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
@@ -25,6 +27,7 @@ class Updater:
 
     Attributes:
         last: whether the present step is the last one on its batch (`training.updates`).
+        tell: takes a line for the user; by itself it logs each line once.
     """
 
     def __init__(
@@ -38,20 +41,35 @@ class Updater:
         self.make_optimizer, self.clip_norm = make_optimizer, clip_norm
         self.autocast, self.device, self.compile = autocast, device, compile
         self.last = True
+        self.tell: Callable[[str], None] = self._log
+        self._told: set[str] = set()
         self.optimizer: torch.optim.Optimizer | None = None
         self.parameters: dict[str, nn.Parameter] = {}
         self.programs: dict[Strategy, Callable[..., Any]] = {}  # compiled, where that was asked for
+
+    def _log(self, line: str) -> None:
+        if line not in self._told:
+            self._told.add(line)
+            log.warning(line)
 
     def refresh(self, strategy: Strategy, reset: bool) -> None:
         """Follow the strategy's trainable parameters; moments of parameters that stay are kept unless `reset`."""
         old = self.optimizer
         self.parameters = {n: p for n, p in strategy.named_parameters() if p.requires_grad}
         self.optimizer = self.make_optimizer(self.parameters.values()) if self.parameters else None
-        self.programs = {strategy: compiled(strategy.forward)} if self.compile else {}
+        if self.compile:
+            name = type(strategy).__name__
+            self.programs = {strategy: compiled(strategy.forward, name, self.tell)}
+            if overrides(strategy, "step"):
+                self.tell(f"training.compile: {name} has a step of its own, which is not compiled as a whole")
         if old is not None and self.optimizer is not None and not reset:
             for p in self.parameters.values():
                 if p in old.state:
                     self.optimizer.state[p] = old.state[p]
+
+    def release(self) -> None:
+        """Let go of the parameters and of what the optimiser remembers of them."""
+        self.optimizer, self.parameters, self.programs = None, {}, {}
 
     def training_loss(self, strategy: Strategy, batch: Batch) -> tuple[Tensor, Aux]:
         """Return (loss, aux) of a batch, in mixed precision if asked."""

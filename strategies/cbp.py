@@ -11,7 +11,7 @@ from cl.batch import Batch
 from cl.errors import expect
 from cl.learners.base import Learner
 from cl.learners.chain import as_inputs, chain
-from cl.seeding import uniform
+from cl.seeding import uniforms
 from cl.strategy import Aux, Moments, Paper, Strategy
 from cl.streams.base import StreamInfo
 
@@ -40,9 +40,7 @@ class CBP(Strategy):
     Adam's first steps of a new unit are up to 6.5 times as long as the paper's.
     """
 
-    paper = Paper(
-        "Loss of plasticity in deep continual learning", 2024, "https://doi.org/10.1038/s41586-024-07711-7"
-    )
+    paper = Paper("Loss of plasticity in deep continual learning", 2024, "https://doi.org/10.1038/s41586-024-07711-7")
     neutral: ClassVar[Mapping[str, Any] | None] = {"rate": 0.0}
 
     def __init__(
@@ -62,6 +60,8 @@ class CBP(Strategy):
         self.rate, self.maturity, self.decay, self.utility = rate, maturity, decay, utility
         self.most = tuple(max(1, math.ceil(rate * width)) for width in learner.widths)  # that can be due at one step
         self.layers = chain(learner, "cbp")
+        names = {id(module): f"{name}." for name, module in self.named_modules()}
+        self.names = tuple(names[id(layer)] for layer in self.layers)
         for i, width in enumerate(learner.widths):
             for name in ("utility", "output", "age"):
                 self.register_buffer(f"{name}_{i}", torch.zeros(width))
@@ -86,7 +86,9 @@ class CBP(Strategy):
 
     def after_step(self, batch: Batch, aux: Aux) -> None:
         """Update utilities and replace the units that are due."""
-        for i in range(len(self.most)):
+        shapes = [(n, self.layers[i].weight[0].numel()) for i, n in enumerate(self.most)]
+        draws = uniforms(batch.key, shapes, [f"unit/{i}" for i in range(len(self.most))])
+        for i, draw in enumerate(draws):
             layer, after = self.layers[i], self.layers[i + 1]
             utility, output, age = (self.get_buffer(f"{name}_{i}") for name in ("utility", "output", "age"))
             due = self.get_buffer(f"due_{i}")
@@ -94,47 +96,46 @@ class CBP(Strategy):
             worth = aux[f"size_{i}"] * out.abs().sum((0, 2))
             if self.utility == "adaptable_contribution":
                 worth = worth / layer.weight.flatten(1).abs().sum(1).clamp_min(1e-12)
-            age += 1
-            utility.copy_(self.decay * utility + (1 - self.decay) * worth)
-            output.copy_(self.decay * output + (1 - self.decay) * aux[f"mean_{i}"])
+            age.add_(1)
+            utility.mul_(self.decay).add_((1 - self.decay) * worth)
+            output.mul_(self.decay).add_((1 - self.decay) * aux[f"mean_{i}"])
             correction = 1 - self.decay**age
             mature = age > self.maturity
-            due += self.rate * mature.sum()
+            due.add_(self.rate * mature.sum())
             worst, units = torch.where(mature, utility / correction, torch.inf).topk(self.most[i], largest=False)
             chosen = (torch.arange(self.most[i], device=due.device) < due.floor()) & torch.isfinite(worst)
-            due -= chosen.sum()
-            self.replace(i, units, chosen, (output / correction)[units], batch.key)
+            due.sub_(chosen.sum())
+            gone = torch.zeros_like(mature).scatter(0, units, chosen)
+            new = self.get_buffer(f"bound_{i}") * (2 * draw - 1)
+            self.replace(i, units, chosen, gone, new, output / correction)
             for buffer in (utility, output, age):
-                buffer[units] = torch.where(chosen, 0.0, buffer[units])
+                buffer.masked_fill_(gone, 0)
 
-    def replace(self, i: int, units: Tensor, chosen: Tensor, output: Tensor, key: Tensor) -> None:
-        """Give new weights in and zero weights out to those `units` (n,) of block i that are `chosen` (n,).
+    def replace(self, i: int, units: Tensor, chosen: Tensor, gone: Tensor, new: Tensor, output: Tensor) -> None:
+        """Give `new` weights (n, inputs) in and zero weights out to those `units` (n,) of block i that are `chosen`.
 
-        The next biases take over their mean `output` (n,).
+        The next biases take over their mean `output` (width,); `gone` (width,) marks the chosen units.
         """
         layer, after = self.layers[i], self.layers[i + 1]
         weight, replaced = layer.weight.flatten(1), self.get_buffer(f"new_{i}")
-        shape = (len(units), weight.shape[1])
-        new = self.get_buffer(f"bound_{i}") * (2 * uniform(key, shape, f"unit/{i}") - 1)
         weight[units] = torch.where(chosen[:, None], new, weight[units])
-        is_unit = units[:, None] == torch.arange(len(replaced), device=units.device)
-        gone = (is_unit & chosen[:, None]).to(output.dtype)
-        replaced.copy_(gone.sum(0))
-        out = after.weight.view(after.weight.shape[0], len(replaced), -1)
+        replaced.copy_(gone)
+        out = after.weight.view(after.weight.shape[0], len(gone), -1)
         if after.bias is not None:
-            after.bias.add_((out.sum(2) * (output @ gone)).sum(1))
+            after.bias.add_(out.sum(2) @ (output * replaced))
         out.mul_(1 - replaced[None, :, None])
         if layer.bias is not None:
-            layer.bias[units] = torch.where(chosen, 0.0, layer.bias[units])
+            layer.bias.masked_fill_(gone, 0)
 
     def edit_moments(self, moments: Moments) -> None:
         """Forget the moments of the weights into and out of the units that were just replaced."""
-        names = {id(module): f"{name}." for name, module in self.named_modules()}
         for i in range(len(self.most)):
-            stays = 1 - self.get_buffer(f"new_{i}")
-            before, after = names[id(self.layers[i])], names[id(self.layers[i + 1])]
-            for leaf in ("weight", "bias"):
-                for moment in moments.get(before + leaf, {}).values():
+            before, after = self.names[i], self.names[i + 1]
+            own = [m for leaf in ("weight", "bias") for m in moments.get(before + leaf, {}).values()]
+            following = list(moments.get(f"{after}weight", {}).values())
+            if own or following:
+                stays = 1 - self.get_buffer(f"new_{i}")
+                for moment in own:
                     moment.mul_(stays.reshape(-1, *(1 for _ in moment.shape[1:])))
-            for moment in moments.get(f"{after}weight", {}).values():
-                moment.mul_(as_inputs(stays, self.layers[i + 1]))
+                for moment in following:
+                    moment.mul_(as_inputs(stays, self.layers[i + 1]))

@@ -23,6 +23,7 @@ COMPUTED_WITH = {"_parameters", "_buffers", "_modules"}  # those of the registri
 ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor")
 USES = (
     *("getattribute", "bool", "iter", "len", "getitem", "contains", "call", "hash", "float", "int", "index"),
+    *("repr", "str", "format"),
     *("eq", "ne", "lt", "le", "gt", "ge", "neg", "pos", "abs", "invert", *ARITHMETIC, *(f"r{n}" for n in ARITHMETIC)),
 )
 

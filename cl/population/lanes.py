@@ -10,7 +10,6 @@ from torch import Tensor
 from cl.batch import Batch
 from cl.costs import StepPasses
 from cl.engine import Engine
-from cl.errors import TrainingError
 from cl.population.batches import feed, sizes
 from cl.population.measure import before_learning, measure
 from cl.population.optimisers import Separate, Together, alike
@@ -34,7 +33,7 @@ class Lanes:
         self.step_passes = StepPasses(every=False, known=known)
         for engine in self.engines:
             engine.step_passes = self.step_passes
-        self.failed: list[tuple[Engine, TrainingError]] = []
+        self.failed: list[tuple[Engine, Exception]] = []
         first = self.engines[0]
         self.clip_norm, self.autocast, self.device = first.update.clip_norm, first.update.autocast, first.device
         self.edits, self.follows = overrides(first.strategy, "gradients"), overrides(first.strategy, "after_step")
@@ -51,7 +50,8 @@ class Lanes:
 
     def _stack(self) -> None:
         self.feed = feed(self.engines)
-        self.stack = Stack([e.strategy for e in self.engines], self.engines[0].options.compile)
+        first = self.engines[0]
+        self.stack = Stack([e.strategy for e in self.engines], first.options.compile, first.update.tell)
         leaves = {n: self.stack.tensors[n] for n in self.stack.trainable}
         self.optimisers = Together(self.engines, leaves) if alike(self.engines) else Separate(self.engines)
 
@@ -60,8 +60,11 @@ class Lanes:
         ready = self._ready()
         if ready:
             saved = {name: t.clone() for name, t in self.stack.tensors.items()}
+            trial = None
+            if self.recalls and isinstance(self.optimisers, Together):  # its moments are there after a step only
+                trial = Together(self.engines, {name: saved[name].clone() for name in self.stack.trainable})
             try:
-                self._program(ready[0], self.feed.batch(ready[0]))
+                self._program(ready[0], self.feed.batch(ready[0]), trial)
             finally:
                 for name, t in self.stack.tensors.items():
                     t.copy_(saved[name])
@@ -126,7 +129,7 @@ class Lanes:
     def _program(
         self, lanes: slice, batch: Batch, optimisers: Separate | Together | None = None, last: bool = True
     ) -> Tensor:
-        """Take one step of the contract in all `lanes`, as `Updater` does in one; no optimiser is a rehearsal.
+        """Take one step of the contract in all `lanes`, as `Updater` does in one; a rehearsal may do without optimiser.
 
         Lanes that step together have batches of one size in one epoch, and are all at the first or the last step on
         them, or at neither.
@@ -179,7 +182,7 @@ class Lanes:
             try:
                 engine.look(row[engine.block : engine.step])
                 sound.append(engine)
-            except TrainingError as error:
+            except Exception as error:
                 self.failed.append((engine, error))
         due = [e for e in sound if e.measure_due]
         if due:

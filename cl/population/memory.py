@@ -28,15 +28,22 @@ def free_bytes(device: torch.device) -> int:
     return 8 * 2**30
 
 
+def grown(engine: Engine) -> int:
+    """Return the bytes of a strategy's state when all tasks are done, at most: what `grow` makes, and `growth`."""
+    strategy = copy.deepcopy(engine.strategy)
+    for k in range(engine.task, 0 if engine.online else len(engine.stream)):
+        strategy.grow(k)
+    held = sum(t.numel() * t.element_size() for t in (*strategy.parameters(), *strategy.buffers()))
+    return held + strategy.growth()
+
+
 def bytes_per_replica(engine: Engine) -> int:
     """Estimate what one more replica takes in bytes: stacked state, moments, gradients, activations, test batches.
 
-    The state is as large as it grows (`Strategy.growth`). Activations are what the backward pass of one forward pass
-    keeps, counted on a copy of the strategy.
+    The state is as large as it grows. Activations are what the backward pass of one forward pass keeps, counted on a
+    copy of the strategy.
     """
-    strategy = copy.deepcopy(engine.strategy)
-    held = sum(t.numel() * t.element_size() for t in (*strategy.parameters(), *strategy.buffers()))
-    state = held + strategy.growth()
+    strategy, state = copy.deepcopy(engine.strategy), grown(engine)
     trained = sum(p.numel() * p.element_size() for p in strategy.parameters() if p.requires_grad)
     rows = engine.options.batch_size
     kept: dict[int, int] = {}

@@ -3,12 +3,13 @@
 import logging
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from torch import nn
 
 from cl.engine import Engine
-from cl.errors import TrainingError, expect
+from cl.errors import TrainingError, expect, out_of_memory, told
 from cl.population.apart import DiffersError, alike
 from cl.population.lanes import Lanes
 from cl.population.measure import measure
@@ -30,7 +31,8 @@ class Population:
     Each engine keeps its own seed, stream, strategy, trackers and results. Replicas of equal structure are stacked
     (`torch.func`); others, strategies that are not `vectorizable`, and what is quicker so on a CPU run one after
     another; `notes` says why.
-    A replica whose training fails is left in `errors` and does not disturb the others.
+    A replica that fails, in training or by an error of its strategy between tasks, is left in `errors` and does not
+    disturb the others; memory that runs out ends them all.
 
     Args:
         engines: the replicas, fresh or loaded.
@@ -39,6 +41,8 @@ class Population:
         always: True stacks whatever can be stacked, also where one after another is quicker.
         of: replicas of the run, those included that ended before; default: as many as there are engines. What is
             quicker is judged by it, so that a resumed run computes as the first one did.
+        keep: False lets go of the networks and optimisers of replicas that are done while others wait for their memory;
+            their results stay.
     """
 
     def __init__(
@@ -48,13 +52,16 @@ class Population:
         pause: Callable[["Population"], None] | None = None,
         always: bool = False,
         of: int | None = None,
+        keep: bool = True,
     ) -> None:
         expect(len(engines) > 0, "engines", "at least one engine", engines)
         expect(limit is None or limit > 0, "limit", "> 0", limit)
-        self.engines, self.limit, self.pause = list(engines), limit, pause
+        self.engines, self.limit, self.pause, self.keep = list(engines), limit, pause, keep
         self.always, self.size = always, len(engines) if of is None else of
-        self.errors: dict[int, TrainingError] = {}
+        self.errors: dict[int, Exception] = {}
         self.notes: list[str] = []
+        for engine in self.engines:
+            engine.update.tell = self._note
 
     def run(self) -> list[Results]:
         """Train all replicas and return the results of each; those of a failed one end where it failed."""
@@ -65,35 +72,42 @@ class Population:
                 size = math.ceil(len(left) / math.ceil(len(left) / size))
                 self._note(f"{len(left)} replicas do not fit into memory at once: training {size} at a time")
             self._run(left[:size])
-            left = left[size:]
+            done, left = left[:size], left[size:]
+            for engine in done if left and not self.keep else ():
+                engine.release()
         return [e.results() for e in self.engines]
 
     def _run(self, engines: list[Engine]) -> None:
-        fresh = [e for e in engines if not e.started]
-        for group in self._groups(fresh):
+        for group in self._groups([e for e in engines if not e.started]):
             self._measure(group)
         while present := self._unfinished(engines):
             k = min(e.task for e in present)
-            present = [e for e in present if e.task == k]
-            for engine in present:
-                engine.begin(k)
+            present = self._each([e for e in present if e.task == k], partial(Engine.begin, k=k))
             for group in self._groups(present):
                 self._train(group)
-            present = self._unfinished(present)
-            for engine in present:
-                engine.end()
+            present = self._each(self._unfinished(present), Engine.end)
             for group in self._groups(present):
                 self._measure(group)
-            for engine in present:
-                engine.close()
-            for engine in present:
-                engine.offer_pause()
+            for step in (Engine.close, Engine.offer_pause):
+                present = self._each(self._sound(present), step)
             if self.pause is not None:
                 self.pause(self)
 
-    def _unfinished(self, engines: Sequence[Engine]) -> list[Engine]:
+    def _each(self, engines: Sequence[Engine], do: Callable[[Engine], Any]) -> list[Engine]:
+        """Do something with one replica after another; return those in which it did not fail."""
+        for engine in engines:
+            try:
+                do(engine)
+            except Exception as error:
+                self._fail(engine, error)
+        return self._sound(engines)
+
+    def _sound(self, engines: Sequence[Engine]) -> list[Engine]:
         failed = [self.engines[i] for i in self.errors]
-        return [e for e in engines if e.task < len(e.stream) and e not in failed]
+        return [e for e in engines if e not in failed]
+
+    def _unfinished(self, engines: Sequence[Engine]) -> list[Engine]:
+        return [e for e in self._sound(engines) if e.task < len(e.stream)]
 
     def _groups(self, engines: Sequence[Engine]) -> list[list[Engine]]:
         """Split replicas into groups that can be stacked; replicas that must run alone are groups of one."""
@@ -129,7 +143,7 @@ class Population:
 
     def _train(self, group: list[Engine]) -> None:
         if len(group) == 1:
-            self._alone(group[0])
+            self._each(group, Engine.train)
             return
         lanes = Lanes(group)
         try:
@@ -138,15 +152,12 @@ class Population:
             for part in self._smaller(group, error):
                 self._train(part)
             return
-        lanes.train()
+        try:
+            lanes.train()
+        except Exception as error:  # of a step of them all
+            lanes.failed += [(engine, error) for engine in lanes.engines]
         for engine, failure in lanes.failed:
             self._fail(engine, failure)
-
-    def _alone(self, engine: Engine) -> None:
-        try:
-            engine.train()
-        except TrainingError as error:
-            self._fail(engine, error)
 
     def _smaller(self, group: list[Engine], error: Exception) -> list[list[Engine]]:
         """Return what to try where a group cannot be stacked: replicas with equal attributes, then each alone."""
@@ -166,19 +177,21 @@ class Population:
         return [[engine] for engine in group]
 
     def _measure(self, group: list[Engine]) -> None:
-        stack = Stack([e.strategy for e in group]) if len(group) > 1 else None
-        try:
-            measure(group, stack)
-        except Exception as error:  # as in `_train`
-            if stack is None:
-                raise
-            self._note(f"{type(group[0].strategy).__name__} is measured replica by replica: {_line(error)}")
-            measure(group, None)
+        if len(group) > 1:
+            try:
+                measure(group, Stack([e.strategy for e in group]))
+            except Exception as error:  # as in `_train`
+                self._note(f"{type(group[0].strategy).__name__} is measured replica by replica: {_line(error)}")
+            else:
+                return
+        self._each(group, lambda engine: measure([engine], None))
 
-    def _fail(self, engine: Engine, error: TrainingError) -> None:
+    def _fail(self, engine: Engine, error: Exception) -> None:
+        if out_of_memory(error):
+            raise error
         index = self.engines.index(engine)
         self.errors[index] = error
-        log.warning("replica %d (seed %d) failed: %s", index, engine.seed, error)
+        log.warning("replica %d (seed %d) failed: %s", index, engine.seed, told(error))
 
     def _note(self, text: str, level: int = logging.WARNING) -> None:
         if text not in self.notes:
@@ -189,7 +202,7 @@ class Population:
         """Return everything needed to go on from here: the state of every replica, and which have failed."""
         return {
             "engines": [e.state_dict() for e in self.engines],
-            "errors": {i: str(error) for i, error in self.errors.items()},
+            "errors": {i: told(error) for i, error in self.errors.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

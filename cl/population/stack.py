@@ -5,6 +5,7 @@ methods work on each of them as always and nothing is copied back.
 """
 
 import copy
+import logging
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -18,12 +19,13 @@ from cl.population.linear import in_memory_order
 from cl.population.number import Number
 from cl.strategy import Strategy
 
+log = logging.getLogger(__name__)
 Place = tuple[str, str]  # path of the module, name of its attribute
 PLAIN = (bool, int, str, type(None))
 
 
 def structure(strategy: Strategy) -> Hashable:
-    """Return what replicas must share to be stacked: types, shapes and every plain attribute except floats."""
+    """Return what replicas must share to be stacked: types, shapes, every plain attribute, of floats the name alone."""
     tensors = [
         (name, tuple(t.shape), t.dtype, t.requires_grad)
         for name, t in (*strategy.named_parameters(), *strategy.named_buffers())
@@ -32,7 +34,7 @@ def structure(strategy: Strategy) -> Hashable:
         (path, type(module), tuple((n, v) for n, v in sorted(vars(module).items()) if _is_plain(v)))
         for path, module in strategy.named_modules()
     ]
-    return tuple(tensors), tuple(facts)
+    return tuple(tensors), tuple(facts), frozenset(numbers(strategy))
 
 
 def numbers(strategy: Strategy) -> dict[Place, float]:
@@ -57,13 +59,16 @@ class Stack:
     Args:
         strategies: the replicas, all in training or all in evaluation mode.
         compile: True compiles the loss, where no number differs between the replicas.
+        tell: told in one line where it cannot be compiled.
 
     Attributes:
         tensors: parameters and buffers, (S, *shape) each, by full name; without gradient.
         trainable: names of the parameters that are trained.
     """
 
-    def __init__(self, strategies: Sequence[Strategy], compile: bool = False) -> None:
+    def __init__(
+        self, strategies: Sequence[Strategy], compile: bool = False, tell: Callable[[str], None] = log.warning
+    ) -> None:
         self.strategies = list(strategies)
         first = self.strategies[0]
         self.trainable = [n for n, p in first.named_parameters() if p.requires_grad]
@@ -80,7 +85,13 @@ class Stack:
         hide(self.module, list(apart))
         if not compile:  # the compiler orders memory itself
             in_memory_order(self.module)
-        self.program = compiled(self._mapped("training_loss", {})) if compile and not varied else None
+        self.program: Callable[..., Any] | None = None
+        name = type(first).__name__
+        if compile and varied:
+            which = ", ".join(dict.fromkeys(field for _, field in varied))
+            tell(f"training.compile: {name} is not compiled: the replicas of this program differ in {which}")
+        elif compile:
+            self.program = compiled(self._mapped("training_loss", {}), name, tell)
 
     def __len__(self) -> int:
         return len(self.strategies)

@@ -13,6 +13,7 @@ from torch import Tensor
 from cl.engine import Engine
 from cl.errors import ConfigError
 from cl.population import Population
+from cl.population.memory import grown
 from cl.strategy import SCENARIOS, Strategy
 from cl.testing.tiny import TinyStream, engine, state, train
 
@@ -233,8 +234,11 @@ def check_task_ids(strategy: type[Strategy], fields: dict[str, Any]) -> None:
 
 
 def check_bytes(strategy: type[Strategy], fields: dict[str, Any]) -> None:
-    """The bytes it says it stores are the bytes that its checkpoint holds beyond the learner."""
-    trained = train(strategy, TinyStream(_scenario(strategy)), epochs=1, **fields).strategy
+    """The bytes it says it stores are the bytes its checkpoint holds beyond the learner, and it grows as foretold."""
+    stream = TinyStream(_scenario(strategy))
+    foretold = grown(engine(strategy, stream, epochs=1, **fields))
+    trained = train(strategy, stream, epochs=1, **fields).strategy
+    assert sum(t.numel() * t.element_size() for t in (*trained.parameters(), *trained.buffers())) <= foretold
     learner = {t.data_ptr() for t in trained.learner.state_dict().values() if t.numel()}
     saved = {n: t for n, t in trained.state_dict().items() if n.rpartition(".")[2] not in FACTS}
     kept = {t.data_ptr(): t.numel() * t.element_size() for t in saved.values()}

@@ -12,6 +12,8 @@ import cl.replica
 import cl.run
 from cl import checkpoint
 from cl.cli.compose import compose
+from cl.cli.main import main
+from cl.folder import read_status
 from cl.run import run, run_together
 
 WORDS = ["stream=split_digits", "stream.construction.class_order=shuffled", "learner=mlp", "strategy=naive"]
@@ -65,8 +67,15 @@ def test_a_population_cut_between_its_saves_goes_on_level(tmp_path, monkeypatch,
     Most tasks of streaming LDA have no step.
     """
     monkeypatch.setattr("cl.population.population.FEW", 2)  # stack three
-    words = ["stream=split_digits", "learner=mlp", f"strategy={strategy}", "learner.hidden=[32,32]",
-             "training.epochs=3", "training.batch_size=16", "checkpoint.steps=20"]
+    words = [
+        "stream=split_digits",
+        "learner=mlp",
+        f"strategy={strategy}",
+        "learner.hidden=[32,32]",
+        "training.epochs=3",
+        "training.batch_size=16",
+        "checkpoint.steps=20",
+    ]
     config = compose([*words, "resume=auto", "threads=1"])
 
     def carry_out(folder: Path) -> list[Path]:
@@ -96,3 +105,32 @@ def test_replicas_that_are_far_apart_each_go_on_where_they_were(tmp_path, monkey
     run_together(configs)
     assert began[0] > 20
     assert began[1] == 0
+
+
+BROKEN = """
+from strategies.naive import Naive
+
+class Broken(Naive):
+    def end_task(self, task):
+        if self.info.seed in {seeds}:
+            raise ValueError("no end")
+"""
+
+
+def test_a_defect_of_one_seed_fails_its_run_alone(tmp_path, monkeypatch, capsys):
+    """Alone it would end the command with its traceback; so it does where every seed has it."""
+    monkeypatch.chdir(tmp_path)
+    for name, seeds in (("one_broken", {1}), ("all_broken", {0, 1})):
+        Path(f"{name}.py").write_text(BROKEN.format(seeds=seeds))
+    words = ["train", "stream=split_digits", "replicas=2", "output=runs", "strategy._target_=one_broken.Broken"]
+    assert main(words) == 1
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    [place] = Path("runs").rglob("traceback.txt")
+    assert "seed1" in place.parent.name
+    assert "one_broken.py" in place.read_text()
+    assert f"{place.parent.name} failed: ValueError: no end (traceback in {place})" in line
+    folders = [path.parent for path in Path("runs").rglob("status.json")]
+    states = {folder.name.split("-")[-2]: read_status(folder)["status"] for folder in folders}
+    assert states == {"seed0": "complete", "seed1": "failed"}
+    with pytest.raises(ValueError, match="no end"):
+        main([*words[:-1], "strategy._target_=all_broken.Broken"])

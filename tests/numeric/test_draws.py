@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 from torch.func import vmap
 
-from cl.seeding import integers, normal, step_keys, uniform
+from cl.seeding import integers, normal, step_keys, uniform, uniforms
 
 KEYS = step_keys(0, 0, 0, 3)
 LEVEL = 1e-4  # the draws are fixed: a test of a right generator does not fail by chance
@@ -52,3 +52,10 @@ def test_draws_have_the_shape_asked_for_and_are_the_same_under_vmap(draw, shape)
         alone = draw(key, shape, "a")
         assert alone.shape == torch.Size(shape)
         assert torch.equal(values, alone)
+
+
+def test_draws_taken_at_once_are_those_taken_one_by_one():
+    keys, shapes, names = step_keys(3, 0, 0, 2), [(2, 3), (5,), (1, 7)], ["a", "b", "c"]
+    alone = [[uniform(key, shape, name) for key in keys] for shape, name in zip(shapes, names, strict=True)]
+    for own, found in zip(alone, vmap(lambda key: uniforms(key, shapes, names))(keys), strict=True):
+        assert torch.equal(torch.stack(own), found)

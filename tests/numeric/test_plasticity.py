@@ -141,12 +141,14 @@ def test_cbp_hands_the_mean_output_to_the_next_bias():
     unit = torch.tensor([int(worth.argmax())])
     with torch.no_grad():
         mean = torch.tensor(h.mean(0), dtype=torch.float32)
-        strategy.replace(0, unit, torch.tensor([True]), mean[unit], batch.key)
+        gone, new = torch.arange(16) == unit, torch.rand(1, 16)
+        strategy.replace(0, unit, torch.tensor([True]), gone, new, mean)
     after = state(strategy)
     expected = before["learner.blocks.1.0.bias"] + before[SECOND][:, unit[0]] * mean[unit]
     torch.testing.assert_close(after["learner.blocks.1.0.bias"], expected)
     assert (after[SECOND][:, unit[0]] == 0).all()
     assert after["learner.blocks.0.1.bias"][unit] == 0
+    assert torch.equal(after[FIRST][unit], new)
 
 
 @pytest.mark.parametrize("learner", ["mlp", "cnn"])

@@ -1,8 +1,11 @@
 """Optimisers work the same without torch's compiler, and a run does not import it."""
 
+import hashlib
+import logging
 import os
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,8 +13,14 @@ import torch
 
 from cl.cli.compose import compose
 from cl.compiler import light_optimisers, light_step
+from cl.population import Population
 from cl.results import Results
 from cl.run import run
+from cl.seeding import integers, step_keys, uniform
+from cl.strategy import Strategy
+from strategies.er import ER
+from tests.unit.test_check_strategy import Decayed
+from tests.unit.test_population import close, make
 
 RUN = """
 import sys
@@ -85,9 +94,77 @@ def test_a_machine_that_cannot_compile_is_told_so(tmp_path):
     assert "use training.compile=false" in done.stderr.splitlines()[-1]
 
 
+class Opaque(Strategy):
+    """Takes a number in its loss from where no compiler looks."""
+
+    def penalty(self):
+        return int.from_bytes(hashlib.md5(b"a").digest()[:1], "big") * 1e-4 * self.learner.head.bias.square().sum()
+
+
+class ByNumber(Decayed):
+    """Its strength differs between replicas."""
+
+    def __init__(self, learner, info):
+        super().__init__(learner, info, 0.01 * (info.seed + 1))
+
+
+@pytest.fixture
+def translated(monkeypatch):
+    """Compile without a C++ compiler; return what counts the programs."""
+    import torch._dynamo
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    return torch._dynamo.utils.counters["stats"]
+
+
+UNCOMPILED = [(Opaque, "Opaque is not compiled: "), (ByNumber, "ByNumber is not compiled: the replicas of this")]
+
+
+@pytest.mark.parametrize(("strategy", "line"), [(partial(ER, memory_size=40), None), *UNCOMPILED])
+def test_a_population_is_compiled_or_says_why_not(translated, strategy, line):
+    """Seeded draws of a step can be compiled; the outcome is that of the plain population."""
+    options = {"strategy": strategy, "epochs": 1}
+    plain, fast = (
+        Population([make(seed, compile=compile, **options) for seed in range(2)], always=True)
+        for compile in (False, True)
+    )
+    for population in (plain, fast):
+        population.run()
+    close(plain.engines, fast.engines)
+    assert plain.notes == []
+    if line is None:
+        assert fast.notes == []
+        assert translated["unique_graphs"] > 0
+    else:
+        [note] = fast.notes
+        assert note.startswith(f"training.compile: {line}")
+        assert "\n" not in note
+        assert translated["unique_graphs"] == 0
+
+
+def test_what_stays_uncompiled_alone_is_told_once(translated, caplog):
+    with caplog.at_level(logging.WARNING):
+        make(0, strategy=Opaque, epochs=1, compile=True).run()
+    assert [r.message.split(": ")[1] for r in caplog.records] == ["Opaque is not compiled"]
+
+
+@pytest.mark.slow
+def test_compiled_draws_are_the_same():
+    """The compiler once rounded the counter of the hash, and wrote outside of its memory."""
+    key = step_keys(0, 0, 0, 1)[0]
+
+    def draw(key):
+        return uniform(key, (50, 11), "a"), integers(key, (7,), 1000, "b")
+
+    assert all(map(torch.equal, draw(key), torch.compile(draw, fullgraph=True)(key)))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_a_compiled_run_ends_as_the_plain_one(tmp_path, replicas):
+def test_a_compiled_run_ends_as_the_plain_one(tmp_path, monkeypatch, replicas):
+    monkeypatch.setattr("cl.population.population.FEW", 2)
     words = ["stream=split_digits", "strategy=ewc", "learner.hidden=[16]", f"replicas={replicas}", f"output={tmp_path}"]
     ended = []
     for choice in ("false", "true"):

@@ -1,8 +1,10 @@
 """A population is its replicas, each as the run alone: optimisers, clipping, schedules, lengths, failures, resuming."""
 
 import copy
+import gc
 import io
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -25,8 +27,14 @@ from cl.streams.sources import Digits
 from cl.testing import TinyStream
 from cl.testing.tiny import state
 from cl.training import TrainingOptions
+from strategies.dgr import DGR
+from strategies.icarl import ICaRL
 from strategies.joint import Joint
+from strategies.lwf import LwF
 from strategies.ogd import OGD
+from strategies.progressive import Progressive
+from strategies.separate import Separate
+from strategies.warm_start import WarmStart
 from tests.unit.test_check_strategy import Decayed
 
 SEEDS = range(3)
@@ -236,6 +244,48 @@ def test_a_failed_replica_leaves_the_others_alone():
     close([alone[0], alone[2]], [population.engines[0], population.engines[2]])
 
 
+class Broken(Strategy):
+    """Has a defect in one method of the second task, for one seed."""
+
+    broken: ClassVar[str] = ""
+
+    def complain(self, where):
+        if where == self.broken and self.info.seed == 1 and self.tasks_seen == 1:
+            raise ValueError(f"no {where}")
+
+    def begin_task(self, task):
+        self.complain("begin_task")
+
+    def end_task(self, task):
+        self.complain("end_task")
+
+
+@pytest.mark.parametrize("where", ["begin_task", "end_task"])
+@pytest.mark.parametrize("stacked", [True, False])
+def test_a_defect_in_one_replica_leaves_the_others_alone(where, stacked):
+    kind = type("Broken", (Broken,), {"broken": where, "vectorizable": stacked or "no reason"})
+    alone = [make(seed, strategy=kind) for seed in SEEDS]
+    for engine in (alone[0], alone[2]):
+        engine.run()
+    with pytest.raises(ValueError, match=where):
+        alone[1].run()
+    population = Population([make(seed, strategy=kind) for seed in SEEDS], always=True)
+    results = population.run()
+    assert {i: repr(e) for i, e in population.errors.items()} == {1: f"ValueError('no {where}')"}
+    close([alone[0], alone[2]], [population.engines[0], population.engines[2]])
+    np.testing.assert_array_equal(np.isnan(results[1].accuracy), np.isnan(alone[1].results().accuracy))
+
+
+def test_memory_that_runs_out_ends_all_replicas():
+    def out(engine):
+        raise MemoryError
+
+    population = Population([make(seed) for seed in SEEDS], always=True)
+    population.engines[1].pause = out
+    with pytest.raises(MemoryError):
+        population.run()
+
+
 def test_a_number_is_a_tensor_in_arithmetic_and_decides_where_replicas_agree():
     values = [2.0, 4.0]
 
@@ -287,6 +337,42 @@ def test_bytes_per_replica_counts_what_tasks_to_come_add():
     ten, eleven = (make(0, strategy=partial(OGD, samples=n)) for n in (10, 11))
     network = sum(p.numel() * 4 for p in ten.strategy.parameters())
     assert memory.bytes_per_replica(eleven) - memory.bytes_per_replica(ten) == 2 * 2 * network  # kept twice over
+
+
+@pytest.mark.parametrize("strategy", [LwF, ICaRL, DGR, Progressive, Separate, WarmStart])
+def test_bytes_per_replica_counts_the_networks_that_tasks_to_come_add(strategy):
+    """Also of a run that goes on after its first task."""
+    engine = make(0, scenario="task", strategy=strategy, epochs=1)
+    before = memory.grown(engine)
+    engine.evaluate_row(0)
+    engine.run_task(0)
+    between = memory.grown(engine)
+    engine.run()
+    tensors = (*engine.strategy.parameters(), *engine.strategy.buffers())
+    assert before == between == sum(t.numel() * t.element_size() for t in tensors)
+    assert memory.grown(engine) == before
+
+
+def test_replicas_that_are_done_leave_their_memory_to_those_that_wait():
+    """Of two layers with weights (16, 16), the stacks of weights and of Adam's two moments."""
+
+    def run(keep):
+        population = Population([make(seed, epochs=1) for seed in range(4)], limit=2, always=True, keep=keep)
+        alive: list[int] = []
+
+        def look(engine):
+            gc.collect()
+            tensors = [o for o in gc.get_objects() if type(o) in (torch.Tensor, nn.Parameter) and not o.is_meta]
+            alive.append(len({t.untyped_storage().data_ptr() for t in tensors if t.shape[-2:] == (16, 16)}))
+
+        population.engines[2].pause = look
+        return alive, population.run()
+
+    (kept, expected), (freed, results) = run(True), run(False)
+    assert kept[0] - freed[0] == 2 * 3
+    for one, other in zip(expected, results, strict=True):
+        np.testing.assert_array_equal(one.accuracy, other.accuracy)
+        assert one.costs.keys() == other.costs.keys()
 
 
 class Cut(Exception):

@@ -1,5 +1,6 @@
 """Populations that run replica by replica: they say why, and every replica is the run alone."""
 
+import zlib
 from collections import deque
 from functools import partial
 
@@ -9,9 +10,14 @@ import torch
 
 from cl.learners.cnn import CNN
 from cl.population import Population
+from cl.population.number import Number
 from cl.population.population import FEW
 from cl.strategy import Strategy
 from cl.testing.tiny import state
+from strategies.cbp import CBP
+from strategies.er import ER
+from strategies.gpm import GPM
+from strategies.lwf import LwF
 from tests.unit.test_check_strategy import Decayed
 from tests.unit.test_population import SEEDS, close, make
 
@@ -59,6 +65,22 @@ def test_a_strategy_that_is_not_vectorizable_runs_replica_by_replica_and_says_so
     for one, other in zip(alone, population.engines, strict=True):
         for name, value in state(one.strategy).items():
             assert torch.equal(value, state(other.strategy)[name])
+
+
+class Forgets(Strategy):
+    """Edits moments by a choice that depends on data, which a stack cannot."""
+
+    def edit_moments(self, moments):
+        for own in moments["learner.head.bias"].values():
+            if own.sum() > 0:
+                own.zero_()
+
+
+def test_edits_of_moments_that_cannot_be_stacked_run_apart():
+    alone, population = alone_and_together(Forgets)
+    [note] = population.notes
+    assert "Forgets runs replica by replica" in note
+    close(alone, population.engines)
 
 
 def test_convolutions_on_a_cpu_run_one_after_another():
@@ -152,6 +174,51 @@ def test_what_cannot_be_compared_runs_apart_and_says_so():
 
     alone, population = alone_and_together(partial(Layered, wrap=Slots, read=lambda held: held.content))
     assert "`strengths` differs" in population.notes[0]
+    close(alone, population.engines)
+
+
+class Reads(Strategy):
+    """Weight decay by a value of any kind: floats are the strength, of others each value and type has its own."""
+
+    def __init__(self, learner, info, values):
+        super().__init__(learner, info)
+        self.value = values[info.seed % 2]
+
+    def penalty(self):
+        value = self.value
+        strength = value if type(value) in (float, Number) else zlib.crc32(repr(value).encode()) / 2**33
+        return strength * sum(p.square().sum() for p in self.learner.parameters())
+
+
+PAIRS = [
+    *((True, 1), (1, 1.0), (False, True), (2, 3), (None, 0.3), (None, 3), ("a", "b"), (0.3, [0.3]), (0.3, "0.3")),
+    *(([1, [2]], [1, [3]]), ((1, (True,)), (1, (1,))), ((0.3, 1), (0.3, 1.0)), ({"a": None}, {"a": 0}), ((), [])),
+]
+
+
+@pytest.mark.parametrize("values", PAIRS, ids=str)
+def test_values_of_any_kind_stay_with_their_replica(values):
+    alone, population = alone_and_together(partial(Reads, values=values))
+    close(alone, population.engines)
+
+
+FIELDS = [
+    (ER, "memory_size", 20, 30),
+    (ER, "replay_batch", None, 4),
+    (ER, "draw", "uniform", "balanced"),
+    (LwF, "squared_temperature", True, False),
+    (LwF, "compete", True, False),
+    (GPM, "threshold", 0.9, [0.8, 0.9, 0.95]),
+    (CBP, "maturity", 0, 3),
+]
+
+
+@pytest.mark.parametrize(("strategy", "field", "one", "other"), FIELDS, ids=lambda v: getattr(v, "__name__", str(v)))
+def test_fields_stay_with_their_replica(strategy, field, one, other):
+    def with_own(learner, info):
+        return strategy(learner, info, **{field: (one, other)[info.seed % 2]})
+
+    alone, population = alone_and_together(with_own)
     close(alone, population.engines)
 
 

@@ -5,7 +5,7 @@ import tempfile
 
 from cl.bench.options import Options
 from cl.bench.runs import process
-from cl.bench.table import Row
+from cl.bench.table import Row, in_turns
 
 SEEDS = 32
 LAUNCHERS = (("cores", 1.8), ("population", 1.0))
@@ -13,12 +13,19 @@ ALONE = 4  # jobs measured each in a process of its own
 
 
 def rows(options: Options) -> list[Row]:
-    """Measure whole sweeps, start of the processes included."""
-    basic = [sweep(options, "basic")]
-    alone = [SEEDS * sum(job(options, seed) for seed in range(ALONE)) / ALONE]
+    """Measure whole sweeps, start of the processes included; by the wall clock, as processes work side by side."""
+    if options.clock != "wall":
+        print("sweep: left out (measured by --clock wall alone)")
+        return []
+    names = [name for name, _ in LAUNCHERS]
+    runs = [lambda name=name: sweep(options, name) for name in ("basic", *names)]
+
+    def apart() -> float:
+        return SEEDS * sum(job(options, seed) for seed in range(ALONE)) / ALONE
+
+    basic, *others, alone = in_turns([*runs, apart], options.rounds, warm=False)
     found = []
-    for name, bar in LAUNCHERS:
-        seconds = [sweep(options, name)]
+    for (name, bar), seconds in zip(LAUNCHERS, others, strict=True):
         found.append(Row("sweep", f"{SEEDS} jobs, launcher {name}", "launcher basic", seconds, basic, bar, larger=True))
         note = f"{ALONE} of them measured"
         found.append(

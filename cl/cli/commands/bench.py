@@ -8,6 +8,7 @@ options:
   --device DEVICE     auto, cpu, cuda or cuda:N; default auto
   --threads N         CPU threads of everything that is measured; default 1
   --clock CLOCK       wall, or cpu: the process's own time, for a machine that is busy with other things
+                      (sweep and avalanche are left out: they measure processes side by side)
   --rounds N          turns of each pair; the median counts; default 3
   --full              also what takes long: 256 replicas on a CPU, 100 tasks
   --json FILE         write the table as json, too
