@@ -91,7 +91,9 @@ class OGD(Strategy):
         batch = task.train.batch(chosen, torch.zeros((), dtype=torch.long, device=task.train.device), augment=False)
         step = None
         if self.info.target == "steps":
-            step = torch.multinomial((batch.y != IGNORE).float().cpu(), 1, generator=draw)[:, 0].to(batch.y.device)
+            labelled = (batch.y != IGNORE).cpu()  # one of them each, whatever padding follows
+            rank = (torch.rand(len(labelled), generator=draw, dtype=torch.double) * labelled.sum(1)).long()
+            step = ((labelled.cumsum(1) - 1 == rank[:, None]) & labelled).int().argmax(1).to(batch.y.device)
         self.basis = torch.cat([self.basis, orthonormal(self.output_gradients(batch, step), self.basis)])
 
     def growth(self) -> int:

@@ -58,12 +58,18 @@ def test_importance_sees_the_gates_of_another_part():
 
 
 def test_the_network_is_that_of_the_part_that_answers():
-    """Measures see the gates of XdG beside EWC; where PackNet answers, they see nothing."""
+    """Measures see the gates of XdG beside EWC; where PackNet answers, they see the weights of the task."""
     made = engine(Combined, TinyStream("task"), parts={"ewc": EWC, "gates": partial(XdG, share=0.5)}).strategy
     network = made.network(1)
     assert network.learner is made.learner
     assert all(torch.equal(a, b) for a, b in zip(network.gates, made.parts["gates"].gates(1), strict=True))
-    assert engine(Combined, TinyStream("task"), parts={"packnet": PackNet}).strategy.network(1) is None
+    packed = engine(Combined, TinyStream("task"), parts={"packnet": PackNet})
+    packed.run()
+    x, packed = torch.rand(3, *made.info.input_shape), packed.strategy
+    masked = packed.network(0).learner(x)
+    assert not torch.equal(masked, packed.learner(x))
+    classes = packed.task_classes[0]
+    torch.testing.assert_close(masked[:, classes], packed.predict(x, 0)[:, classes])
     plain = engine(Combined, TinyStream("task"), parts={"ewc": EWC, "er": ER}).strategy
     assert plain.network(1).gates is None
 
