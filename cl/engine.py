@@ -5,7 +5,7 @@ state is the strategy, the optimiser, the position and what was measured.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -398,8 +398,3 @@ class Engine:
             self.update.load_state_dict(state["optimizer"])
         if not between:
             self._loaded = state
-
-
-def place_of(state: Mapping[str, Any]) -> Place:
-    """Return where an engine was when `Engine.state_dict` returned `state`."""
-    return int(state["task"]), int(state["step"])

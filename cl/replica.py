@@ -16,7 +16,7 @@ from cl.assembly import build_engine, build_strategy, build_stream
 from cl.build import Config, construct
 from cl.costs import peak_memory
 from cl.distributed import World, check, updater
-from cl.engine import BEGINNING, Engine, Place, place_of
+from cl.engine import BEGINNING, Engine, Place
 from cl.errors import DataError, LetheError, told
 from cl.folder import RunFolder, code_hash, config_hash, read_status
 from cl.report.samples import write_samples
@@ -277,3 +277,8 @@ class Replica:
         """Let others write the folder."""
         if self.folder is not None:
             self.folder.close()
+
+
+def place_of(state: Mapping[str, Any]) -> Place:
+    """Return where an engine was when `Engine.state_dict` returned `state`."""
+    return int(state["task"]), int(state["step"])
