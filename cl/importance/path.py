@@ -35,9 +35,11 @@ class PathIntegral(nn.Module):
             self.before[name].copy_(parameter)
             g = grads.get(self.prefix + name)
             if g is not None:
-                self.gradient[name].copy_(g - without.get(name, 0.0))
+                self.gradient[name].copy_(g)
+                if name in without:
+                    self.gradient[name].sub_(without[name])
 
     def end_step(self, module: nn.Module) -> None:
         """Add the step from `before` to the present parameters."""
         for name, parameter in module.named_parameters():
-            self.total[name].sub_(self.gradient[name] * (parameter - self.before[name]))
+            self.total[name].addcmul_(self.gradient[name], self.before[name] - parameter)

@@ -1,11 +1,35 @@
 """A quadratic penalty on the change of parameters, weighted by their importance."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cl.parameters import PerParameter, held
+
+
+class _Weighted(torch.autograd.Function):
+    """sum_i importance_i change_i^2, in half the passes over memory that the chain of its operations takes."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(change: Tensor, importance: Tensor) -> Tensor:
+        """Return the sum ()."""
+        total: Tensor = torch.linalg.vecdot((importance * change).flatten(), change.flatten())
+        return total
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        """Keep what the gradient is made of."""
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        """Return the gradient by `change`; importances are constants."""
+        change, importance = ctx.saved_tensors
+        return importance * change * (2 * grad), None
 
 
 class Quadratic(nn.Module):
@@ -32,7 +56,7 @@ class Quadratic(nn.Module):
         """Return the penalty () at the present parameters of `module`."""
         total = self.constant
         for name, parameter in self.parameters_of(module):
-            total = total + (self.importance[name] * (parameter - self.anchor[name]).square()).sum()
+            total = total + _Weighted.apply(parameter - self.anchor[name], self.importance[name])
         return total
 
     def parameters_of(self, module: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cl.errors import expect
-from cl.learners.transform import transformed
+from cl.transform import transformed
 
 POSITIONS = ("sinusoidal", "learned", "rotary", "alibi", "none")
 

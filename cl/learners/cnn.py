@@ -28,6 +28,7 @@ class CNN(Learner):
         hidden: units of each fully connected layer after the convolutions; may be empty.
         global_pooling: True averages each channel over all places before the fully connected part.
         activation, norm, init: names in `cl.learners.layers`.
+        init_std, init_bias: see `layers.initialise`.
         dropout: probability for the units of fully connected layers and their inputs, in [0, 1).
         channel_dropout: probability for whole channels between convolutions, in [0, 1) (Tompson et al. 2015).
         head: see `Learner`.
@@ -50,6 +51,8 @@ class CNN(Learner):
         activation: str = "relu",
         norm: str = "none",
         init: str = "default",
+        init_std: float = 0.1,
+        init_bias: float | None = None,
         dropout: float = 0.0,
         channel_dropout: float = 0.0,
         head: str = "auto",
@@ -96,7 +99,7 @@ class CNN(Learner):
             self.head = nn.Linear(fan_in, n_classes, bias=head_bias)
 
         self.size(build, sum((*filters, *units)), parameters)
-        layers.initialise(self, init, activation)
+        layers.initialise(self, init, activation, init_std, init_bias)
 
     def pool(self, x: Tensor) -> Tensor:
         """Return the last block's output as features (B, D)."""

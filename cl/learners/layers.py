@@ -23,7 +23,7 @@ GAINS: dict[str, Literal["leaky_relu", "tanh", "sigmoid"]] = {
     "tanh": "tanh",
     "sigmoid": "sigmoid",
 }
-INITS = ("default", "kaiming", "xavier", "orthogonal")
+INITS = ("default", "kaiming", "xavier", "orthogonal", "normal", "truncated_normal")
 
 
 def sizes(name: str, values: object, empty: bool = False) -> tuple[int, ...]:
@@ -83,18 +83,22 @@ def scaled(values: Sequence[int], total: int) -> tuple[int, ...]:
     return tuple(max(1, (value * total + i * whole // n) // whole) for i, value in enumerate(values))
 
 
-def initialise(module: nn.Module, name: str, nonlinearity: str = "relu") -> None:
-    """Initialise the linear and convolution weights of `module` in place.
+def initialise(
+    module: nn.Module, name: str, nonlinearity: str = "relu", std: float = 0.1, bias: float | None = None
+) -> None:
+    """Initialise the linear and convolution layers of `module` in place.
 
     Args:
         module: where to look for layers.
-        name: ``default`` (torch's own), ``kaiming`` (He et al. 2015, normal), ``xavier`` (Glorot and Bengio 2010,
-            uniform, gain 1) or ``orthogonal`` (Saxe et al. 2014); biases are zero in all but ``default``.
+        name: of the weights: ``default`` (torch's own), ``kaiming`` (He et al. 2015, normal), ``xavier`` (Glorot and
+            Bengio 2010, uniform, gain 1), ``orthogonal`` (Saxe et al. 2014), ``normal``, or ``truncated_normal``
+            (TensorFlow's: a draw beyond two deviations is drawn again).
         nonlinearity: sets the gain of ``orthogonal``.
+        std: deviation of ``normal`` and ``truncated_normal``, > 0; of the latter before it is cut, .88 of it after.
+        bias: where all biases start; None = at zero, and as torch draws them with ``default``.
     """
     expect(name in INITS, "learner.init", f"in {list(INITS)}", name)
-    if name == "default":
-        return
+    expect(std > 0, "learner.init_std", "> 0", std)
     gain = nn.init.calculate_gain(GAINS.get(nonlinearity, "relu"))
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d | nn.Conv1d):
@@ -102,10 +106,14 @@ def initialise(module: nn.Module, name: str, nonlinearity: str = "relu") -> None
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             elif name == "xavier":
                 nn.init.xavier_uniform_(layer.weight)
-            else:
+            elif name == "orthogonal":
                 nn.init.orthogonal_(layer.weight, gain)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+            elif name == "normal":
+                nn.init.normal_(layer.weight, std=std)
+            elif name == "truncated_normal":
+                nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
+            if layer.bias is not None and (bias is not None or name != "default"):
+                nn.init.constant_(layer.bias, bias or 0.0)
 
 
 def hold_statistics(module: nn.Module) -> None:

@@ -18,6 +18,7 @@ class MLP(Learner):
         n_classes: outputs C of the head.
         hidden: units of each hidden layer, e.g. (400, 400).
         activation, norm, init: names in `cl.learners.layers`.
+        init_std, init_bias: see `layers.initialise`.
         dropout: probability for hidden units, in [0, 1).
         input_dropout: probability for inputs, in [0, 1) (Goodfellow et al. 2013 use .2).
         bias: False leaves the biases of the hidden layers out.
@@ -34,6 +35,8 @@ class MLP(Learner):
         activation: str = "relu",
         norm: str = "none",
         init: str = "default",
+        init_std: float = 0.1,
+        init_bias: float | None = None,
         dropout: float = 0.0,
         input_dropout: float = 0.0,
         bias: bool = True,
@@ -58,7 +61,7 @@ class MLP(Learner):
             self.head = nn.Linear(fan_in, n_classes, bias=head_bias)
 
         self.size(build, sum(given), parameters)
-        layers.initialise(self, init, activation)
+        layers.initialise(self, init, activation, init_std, init_bias)
 
     def pool(self, x: Tensor) -> Tensor:
         """Return the last hidden layer: (B, D)."""

@@ -71,6 +71,7 @@ class ResNet18(Learner):
         stem: ``cifar`` (3 x 3, stride 1) or ``imagenet`` (7 x 7, stride 2, then max pooling).
         norm: ``batch``, ``group``, ``layer`` or ``none``.
         activation, init: names in `cl.learners.layers`.
+        init_std, init_bias: see `layers.initialise`.
         zero_init_residual: True starts every block as its shortcut; without a norm it keeps the depth trainable.
         head: see `Learner`.
         head_bias: False leaves the biases of the outputs out.
@@ -87,6 +88,8 @@ class ResNet18(Learner):
         norm: str = "batch",
         activation: str = "relu",
         init: str = "kaiming",
+        init_std: float = 0.1,
+        init_bias: float | None = None,
         zero_init_residual: bool = False,
         head: str = "auto",
         head_bias: bool = True,
@@ -113,7 +116,7 @@ class ResNet18(Learner):
         if parameters is not None:
             width = self.largest(lambda n: build(n, 0), parameters)
         self.size(lambda n: build(width, n - 1), 1, parameters)
-        layers.initialise(self, init, activation)
+        layers.initialise(self, init, activation, init_std, init_bias)
         for module in self.modules():
             if isinstance(module, BasicBlock):
                 module.close()

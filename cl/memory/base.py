@@ -9,6 +9,7 @@ from cl.batch import Batch
 from cl.errors import expect
 from cl.seeding import uniform
 from cl.streams.base import StreamInfo
+from cl.transform import readable
 
 Fields = dict[str, Tensor]
 PER = ("all", "task", "class", "both")
@@ -105,9 +106,15 @@ class Memory(nn.Module):
             keep: (B,) bool, False for samples that are not stored.
             values: (B, ...) for every field.
         """
+        if readable(keep):  # most samples of a long stream are not stored, and reading which ones is free
+            kept = keep.nonzero()[:, 0]
+            source = kept[~_beaten(slots[kept])]
+            for name in self.names:
+                self[name][slots[source]] = values[name][source].to(self[name].dtype)
+            self.filled[slots[source]] = True
+            return
         index = torch.arange(len(slots), device=slots.device)
-        beaten = (slots[None, :] == slots[:, None]) & keep[None, :] & (index[None, :] > index[:, None])
-        wins = keep & ~beaten.any(1)
+        wins = keep & ~_beaten(torch.where(keep, slots, -1 - index))
         # Samples that are not stored repeat the write of one that is: equal writes may come in any order.
         source = torch.where(wins, index, torch.where(wins, index, -1).amax().clamp_min(0))
         target = slots.clamp(0, self.capacity - 1)[source]
@@ -163,6 +170,12 @@ class Memory(nn.Module):
         return 1 / member.sum(0).clamp_min(1)[group]
 
 
+def _beaten(slots: Tensor) -> Tensor:
+    """Return which slots (B,) come again later: (B,) bool."""
+    index = torch.arange(len(slots), device=slots.device)
+    return ((slots[None, :] == slots[:, None]) & (index[None, :] > index[:, None])).any(1)
+
+
 class Shares(Memory):
     """A memory cut into equal shares, one a group, that counts the samples offered to each.
 
@@ -186,8 +199,11 @@ class Shares(Memory):
     def count(self, group: Tensor) -> Tensor:
         """Count a batch (B,) of groups; return how many of its group came up to and including each sample: (B,)."""
         index = torch.arange(len(group), device=group.device)
-        before = (group[None, :] == group[:, None]) & (index[None, :] <= index[:, None])
-        number = self.seen[group] + before.sum(1)
+        if self.groups == 1:
+            number = self.seen + index + 1
+        else:
+            before = (group[None, :] == group[:, None]) & (index[None, :] <= index[:, None])
+            number = self.seen[group] + before.sum(1)
         self.seen += (group[:, None] == torch.arange(self.groups, device=group.device)).sum(0)
         return number
 
@@ -214,6 +230,8 @@ def recalled(batch: Batch, fields: Fields, valid: Tensor) -> Batch:
     own = torch.arange(len(valid), device=valid.device) % len(batch.y)
 
     def choose(stored: Tensor, present: Tensor) -> Tensor:
+        if readable(valid) and valid.any():
+            return stored.to(present.dtype)
         return torch.where(valid.any(), stored.to(present.dtype), present[own])
 
     x, y = choose(fields["x"], batch.x), choose(fields["y"], batch.y)

@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+import scipy.stats
 import torch
 from torch import nn
 
@@ -96,6 +97,29 @@ def test_scale_of_initial_weights(name, std):
     initialise(layer, name)
     assert abs(layer[0].weight.std().item() / std - 1) < 0.02
     assert not layer[0].bias.any()
+
+
+@pytest.mark.parametrize("name", ["normal", "truncated_normal"])
+def test_initial_weights_of_a_given_deviation(name):
+    """A normal law cut at two deviations keeps (1 - 4 phi(2) / (2 Phi(2) - 1))^.5 = .8796 of its deviation."""
+    net = MLP((784,), 10, hidden=(256,), init=name, init_std=0.1, init_bias=0.05)
+    weights = net.blocks[0][1].weight.detach() / 0.1
+    law = scipy.stats.truncnorm(-2, 2) if name == "truncated_normal" else scipy.stats.norm
+    assert scipy.stats.kstest(weights.flatten().numpy(), law.cdf).pvalue > 1e-3
+    assert abs(weights.std().item() / law.std() - 1) < 0.01
+    for layer in (net.blocks[0][1], net.head):
+        torch.testing.assert_close(layer.bias.detach(), torch.full_like(layer.bias, 0.05))
+    with pytest.raises(ConfigError, match=r"Expected `learner\.init_std` > 0, got 0"):
+        MLP((784,), 10, init=name, init_std=0)
+
+
+def test_biases_may_start_anywhere_with_torchs_own_weights():
+    torch.manual_seed(0)
+    plain = CNN((1, 8, 8), 3, channels=(4,))
+    torch.manual_seed(0)
+    moved = CNN((1, 8, 8), 3, channels=(4,), init_bias=0.1)
+    for (name, a), (_, b) in zip(plain.named_parameters(), moved.named_parameters(), strict=True):
+        torch.testing.assert_close(b, torch.full_like(a, 0.1) if name.endswith("bias") else a, rtol=0, atol=0)
 
 
 def test_orthogonal_weights_are_orthogonal():

@@ -55,6 +55,38 @@ def test_replace_decays_and_moves_the_anchor():
     torch.testing.assert_close(quadratic.penalty(now), expected)
 
 
+def test_derivatives_of_a_penalty_of_first_and_second_order():
+    """Also of a stack of replicas, as populations take them."""
+    at, earlier = module(1).double(), module(2).double()
+    quadratic = Quadratic(module(0).double())
+    quadratic.add(earlier, {n: f.double() for n, f in rand(earlier.named_parameters(), 3).items()})
+    names = [n for n, _ in at.named_parameters()]
+
+    def value(*parameters):
+        pairs = {f"module.{n}": p for n, p in zip(names, parameters, strict=True)}
+        return torch.func.functional_call(Penalised(at, quadratic), pairs, ())
+
+    given = tuple(at.parameters())
+    assert torch.autograd.gradcheck(value, given)
+    assert torch.autograd.gradgradcheck(value, given)
+    stacked = tuple(torch.stack([p.detach(), p.detach() * 2]) for p in given)
+    found = torch.func.vmap(torch.func.grad(value, argnums=(0, 1)))(*stacked)
+    torch.testing.assert_close([f[0] for f in found], list(quadratic.gradient(at).values()))
+    with torch.no_grad():
+        for p in at.parameters():
+            p.mul_(2)
+    torch.testing.assert_close([f[1] for f in found], list(quadratic.gradient(at).values()))
+
+
+class Penalised(nn.Module):
+    def __init__(self, module, quadratic):
+        super().__init__()
+        self.module, self.quadratic = module, quadratic
+
+    def forward(self):
+        return self.quadratic.penalty(self.module)
+
+
 def test_ewc_finds_the_minimum_of_two_quadratics():
     """With loss h (w - b)^2 / 2 and penalty s F (w - a)^2 the minimum is (h b + 2 s F a) / (h + 2 s F)."""
     a, b, h, strength, f = 1.0, -2.0, 0.7, 3.0, 0.4
