@@ -191,7 +191,8 @@ class Shares(Memory):
     seen: Tensor
 
     def __init__(self, capacity: int, fields: Mapping[str, Tensor], groups: int = 1) -> None:
-        expect(capacity >= groups, "strategy.memory_size", f">= {groups} (one slot a group)", capacity)
+        rule = f"to give at least {groups} slots in all, one a group"
+        expect(capacity >= groups, "strategy.memory_size", rule, capacity)
         super().__init__(capacity, fields)
         self.groups, self.share = groups, capacity // groups
         self.register_buffer("seen", torch.zeros(groups, dtype=torch.long))

@@ -31,7 +31,8 @@ class Exemplars(Memory):
     group: Tensor
 
     def __init__(self, capacity: int, fields: Mapping[str, Tensor], groups: int, quota: int | None = None) -> None:
-        expect(capacity >= groups, "strategy.memory_size", f">= {groups} (one slot a group)", capacity)
+        rule = f"to give at least {groups} slots in all, one a group"
+        expect(capacity >= groups, "strategy.memory_size", rule, capacity)
         super().__init__(capacity, {**fields, "group": torch.zeros((), dtype=torch.long)})
         self.groups, self.quota = groups, quota
 

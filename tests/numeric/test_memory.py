@@ -264,9 +264,9 @@ def test_bytes_are_exact():
 
 
 def test_too_small_a_memory_is_refused():
-    with pytest.raises(ConfigError, match=r"strategy\.memory_size.*>= 1"):
+    with pytest.raises(ConfigError, match=r"strategy\.memory_size.*at least 1"):
         Reservoir(0, FIELDS)
-    with pytest.raises(ConfigError, match=r"strategy\.memory_size.*>= 4"):
+    with pytest.raises(ConfigError, match=r"strategy\.memory_size.*at least 4"):
         Ring(3, FIELDS, groups=4)
 
 
