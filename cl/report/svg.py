@@ -145,9 +145,9 @@ def _x_ticks(figure: Figure, at_x: Scale, small: bool) -> str:
 
 def _names(panel: Panel, at_x: Scale, at_y: Scale) -> str:
     """Write the label beside each point, pushed apart where they would overlap."""
-    points = sorted((at_y.at(s.y[0]), at_x.at(s.x[0]), s) for s in panel.series if np.isfinite(s.y[0] + s.x[0]))
+    points = [(at_y.at(s.y[0]), at_x.at(s.x[0]), s) for s in panel.series if np.isfinite(s.y[0] + s.x[0])]
     texts, last = "", -1e9
-    for y, x, s in points:
+    for y, x, s in sorted(points, key=lambda point: point[:2]):
         last = max(y, last + 55)
         side = "left" if x < 600 else "right"
         place = x / 10 if x < 600 else 100 - x / 10

@@ -49,6 +49,16 @@ def read(path: Path) -> Checker:
     return checker
 
 
+def test_strategies_with_one_and_the_same_result_are_drawn_beside_each_other(tmp_path: Path) -> None:
+    for strategy in ("ewc", "mas", "naive"):  # the first two cost the same, too
+        write(tmp_path, strategy, 0, accuracy=matrix(3, 0.8, 0))
+    report.main([str(tmp_path), "--no-figures"])
+    page = read(tmp_path / "report.html")
+    places = [a["style"] for tag, a in page.tags if tag == "span" and (a.get("class") or "").startswith("name ")]
+    assert len(places) == 6  # against time and against memory
+    assert len(set(places[:3])) == len(set(places[3:])) == 3  # pushed apart, not one over the other
+
+
 def test_page_stands_alone_and_escapes_what_users_wrote(tmp_path: Path) -> None:
     nasty = "<script>alert('x')</script>"
     for seed in range(2):
