@@ -17,6 +17,12 @@ State = tuple[Tensor, ...]
 RECURRENT_INITS = ("default", "orthogonal", "identity")
 
 
+def _whole_precision(x: Tensor) -> bool:
+    """Return True where mixed precision is asked for on a CPU whose kernels of bfloat16 layers do not run."""
+    mixed = x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+    return mixed and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 class Cell(nn.Module):
     """One recurrent layer in one direction.
 
@@ -35,7 +41,12 @@ class Cell(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs (B, T, H) for inputs (B, T, D), from a state of zeros."""
         if self.fused and not transformed():
-            out: Tensor = self.kernel(x)[0]
+            out: Tensor
+            if _whole_precision(x):
+                with torch.autocast("cpu", enabled=False):
+                    out = self.kernel(x.float())[0]
+            else:
+                out = self.kernel(x)[0]
             return out
         return torch.stack([state[0] for state in self.scan(x)], 1)
 
