@@ -1,6 +1,7 @@
 """From the words on a command line to a resolved configuration, by Hydra; mistakes become one line each."""
 
 import contextlib
+import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -118,7 +119,7 @@ def explain(error: Exception, words: Sequence[str]) -> str:
                 f"Expected the fields of `{name}` alone, got {word!r}; "
                 f"to put another block in its place: '~{name}' '+{word.lstrip('+')}'"
             )
-        return f"Expected `{name}` to be a key of the configuration, got {word!r}{nearest(name, known)}"
+        return f"Expected `{name}` to be a key of the configuration, got {word!r}{_nearest_key(name, known)}"
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException) and not isinstance(error, OmegaConfBaseException):
         return explain(cause, words)
@@ -149,9 +150,20 @@ def keys_beside(name: str, words: Sequence[str]) -> list[str]:
     return _dotted(config)
 
 
-def _dotted(config: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Return the dotted keys of a configuration."""
+def _nearest_key(name: str, known: Sequence[str]) -> str:
+    """Return what to say of an unknown key: the nearest of its block, else the block's fields, else the nearest key."""
+    block, _, field = name.rpartition(".")
+    fields = [k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == block]
+    close = difflib.get_close_matches(field, fields, 1)
+    if close:
+        return f" (did you mean {block}{'.' if block else ''}{close[0]}?)"
+    shown = [f for f in fields if not f.startswith("_")]
+    return f" (`{block}` has {', '.join(shown)})" if block and shown else nearest(name, known)
+
+
+def _dotted(config: Mapping[str, Any] | Sequence[Any], prefix: str = "") -> list[str]:
+    """Return the dotted keys of a configuration; elements of a list go by their number."""
     found = []
-    for key, value in config.items():
-        found += [f"{prefix}{key}", *(_dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else [])]
+    for key, value in config.items() if isinstance(config, Mapping) else enumerate(config):
+        found += [f"{prefix}{key}", *(_dotted(value, f"{prefix}{key}.") if isinstance(value, dict | list) else [])]
     return found

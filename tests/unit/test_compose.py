@@ -11,13 +11,23 @@ SMALL = "{_target_:cl.streams.sources.Several,sources:[{_target_:cl.streams.sour
 
 @pytest.mark.parametrize(
     ("word", "near"),
-    [("stream.sorce=3", "stream.source"), ("stream.source.bz=pixels", "stream.source.by"),
+    [("stream.sorce=3", "stream.source"), ("stream.source.byy=pixels", "stream.source.by"),
      ("stream.constructionn.n_tasks=3", "stream.construction.n_tasks"), ("seeed=1", "seed")],
 )  # fmt: skip
 def test_the_nearest_key_is_named_at_any_depth(word, near):
     with pytest.raises(ConfigError) as error:
         compose(["stream=pixel_mnist", word])
     assert str(error.value).endswith(f"to be a key of the configuration, got {word!r} (did you mean {near}?)")
+
+
+def test_the_nearest_key_is_named_inside_lists_too():
+    with pytest.raises(ConfigError, match=r"\(did you mean stream\.problems\.0\.steps\?\)"):
+        compose(["stream=adding", "stream.problems.0.step=600"])
+
+
+def test_the_fields_of_a_block_are_named_where_none_is_near():
+    with pytest.raises(ConfigError, match=r"\(`stream\.problems\.0` has steps\)"):
+        compose(["stream=adding", "stream.problems.0.length=600"])
 
 
 def test_another_block_in_the_place_of_one():
