@@ -18,4 +18,4 @@ def readable(x: Tensor) -> bool:
 
     On a GPU reading a value waits for all work before it; under a transform or a compiler there is none to read.
     """
-    return x.device.type == "cpu" and not transformed() and not torch.compiler.is_compiling()
+    return x.device.type == "cpu" and not torch.compiler.is_compiling() and not transformed()

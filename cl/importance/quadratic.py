@@ -59,7 +59,7 @@ class Quadratic(nn.Module):
         changes = {name: parameter - self.anchor[name] for name, parameter in self.parameters_of(module)}
         if not changes:
             return self.constant
-        if transformed() or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or transformed():
             return self.constant + sum((self.importance[n] * d.square()).sum() for n, d in changes.items())
         weighted: Tensor = _Weighted.apply(*changes.values(), *(self.importance[n] for n in changes))
         return self.constant + weighted
