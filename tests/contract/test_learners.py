@@ -137,7 +137,8 @@ def test_a_stack_of_copies_equals_a_loop(name, training):
     base = build(name).train(training).to("meta")
     stacked = vmap(lambda p, b, x: functional_call(base, (p, b), (x,)))(parameters, buffers, x)
     for i, copy in enumerate(copies):
-        torch.testing.assert_close(stacked[i], copy(x[i]), rtol=1e-4, atol=3e-5)  # batch norm of a few samples enlarges rounding
+        # Batch norm over a few samples enlarges rounding.
+        torch.testing.assert_close(stacked[i], copy(x[i]), rtol=1e-4, atol=3e-5)
     for n in copies[0].state_dict():
         if n in buffers:  # running statistics moved alike
             torch.testing.assert_close(buffers[n], torch.stack([c.state_dict()[n] for c in copies]))
