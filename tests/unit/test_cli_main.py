@@ -29,8 +29,9 @@ def fake(monkeypatch, tmp_path):
     command(tmp_path, "broken", "import not_there")
     monkeypatch.setattr(cli, "COMMANDS", tmp_path)
     monkeypatch.setattr("cl.cli.commands.__path__", [str(tmp_path)])
+    real = set(sys.modules)
     yield tmp_path
-    for name in [n for n in sys.modules if n.startswith("cl.cli.commands.")]:
+    for name in [n for n in sys.modules if n.startswith("cl.cli.commands.") and n not in real]:
         del sys.modules[name]
 
 
