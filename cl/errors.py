@@ -52,6 +52,12 @@ def told(error: BaseException) -> str:
     return str(error) if isinstance(error, LetheError) else f"{type(error).__name__}: {error}"
 
 
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name closest to `name`, or None where none is close; capitals do not count."""
+    folded = {k.casefold(): k for k in known}
+    return next((folded[c] for c in difflib.get_close_matches(name.casefold(), folded, 1)), None)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `` (did you mean x?)`` for the known name closest to `name`, or nothing where none is close.
 
@@ -60,6 +66,5 @@ def nearest(name: str, known: Iterable[str]) -> str:
     >>> nearest("zzz", ["train", "list"])
     ''
     """
-    folded = {k.casefold(): k for k in known}
-    close = [folded[c] for c in difflib.get_close_matches(name.casefold(), folded, 1)]
-    return f" (did you mean {close[0]}?)" if close else ""
+    close = closest(name, known)
+    return f" (did you mean {close}?)" if close else ""

@@ -1,7 +1,6 @@
 """From the words on a command line to a resolved configuration, by Hydra; mistakes become one line each."""
 
 import contextlib
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cl.build import Config
 from cl.cli.places import conf_folder
-from cl.errors import ConfigError, LetheError, nearest
+from cl.errors import ConfigError, LetheError, closest, nearest
 from cl.settings import GROUPS
 
 
@@ -154,9 +153,9 @@ def _nearest_key(name: str, known: Sequence[str]) -> str:
     """Return what to say of an unknown key: the nearest of its block, else the block's fields, else the nearest key."""
     block, _, field = name.rpartition(".")
     fields = [k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == block]
-    close = difflib.get_close_matches(field, fields, 1)
+    close = closest(field, fields)
     if close:
-        return f" (did you mean {block}{'.' if block else ''}{close[0]}?)"
+        return f" (did you mean {f'{block}.' if block else ''}{close}?)"
     shown = [f for f in fields if not f.startswith("_")]
     return f" (`{block}` has {', '.join(shown)})" if block and shown else nearest(name, known)
 

@@ -20,7 +20,8 @@ RECURRENT_INITS = ("default", "orthogonal", "identity")
 def _whole_precision(x: Tensor) -> bool:
     """Return True where mixed precision is asked for on a CPU whose kernels of bfloat16 layers do not run."""
     mixed = x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
-    return mixed and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    onednn = torch._C._has_mkldnn  # whose layers torch takes there, without asking whether they run
+    return mixed and onednn and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 class Cell(nn.Module):

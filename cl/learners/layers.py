@@ -95,10 +95,11 @@ def initialise(
             (TensorFlow's: a draw beyond two deviations is drawn again).
         nonlinearity: sets the gain of ``orthogonal``.
         std: deviation of ``normal`` and ``truncated_normal``, > 0; of the latter before it is cut, .88 of it after.
-        bias: where all biases start; None = at zero, and as torch draws them with ``default``.
+        bias: where the biases of these layers start; None = at zero, and as torch draws them with ``default``.
     """
     expect(name in INITS, "learner.init", f"in {list(INITS)}", name)
-    expect(std > 0, "learner.init_std", "> 0", std)
+    expect(0 < std < math.inf, "learner.init_std", "> 0 and finite", std)
+    expect(bias is None or math.isfinite(bias), "learner.init_bias", "a finite number or null", bias)
     gain = nn.init.calculate_gain(GAINS.get(nonlinearity, "relu"))
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d | nn.Conv1d):

@@ -109,8 +109,11 @@ def test_initial_weights_of_a_given_deviation(name):
     assert abs(weights.std().item() / law.std() - 1) < 0.01
     for layer in (net.blocks[0][1], net.head):
         torch.testing.assert_close(layer.bias.detach(), torch.full_like(layer.bias, 0.05))
-    with pytest.raises(ConfigError, match=r"Expected `learner\.init_std` > 0, got 0"):
-        MLP((784,), 10, init=name, init_std=0)
+    for std in (0, float("inf"), float("nan")):
+        with pytest.raises(ConfigError, match=r"Expected `learner\.init_std` > 0 and finite, got"):
+            MLP((784,), 10, init=name, init_std=std)
+    with pytest.raises(ConfigError, match=r"Expected `learner\.init_bias` a finite number or null, got inf"):
+        MLP((784,), 10, init=name, init_bias=float("inf"))
 
 
 def test_biases_may_start_anywhere_with_torchs_own_weights():
