@@ -31,14 +31,14 @@ class ICaRL(Strategy):
         memory_size: exemplars kept; see `per`.
         per: what `memory_size` is counted for: ``all`` there are, shared equally by the classes so far; or each
             ``task``, each ``class`` or ``both`` (each class of each task), of which every class has a fixed share.
-        keep: ``herding``, or ``random``, ``first``, ``last``.
+        keep: ``herding``; ``unit_herding``, toward the class mean brought to length one, as in the code of van de Ven et
+            al.; or ``random``, ``first``, ``last``.
         classifier: ``exemplars`` (nearest mean), or ``head`` (largest output; the paper's hybrid 1).
         distillation: False trains old outputs toward the labels (the paper's hybrid 2, and with ``head`` hybrid 3).
         temperature: what the logits of the old network are divided by before their sigmoid, > 0; 1 in the paper, 2 in
             the code of van de Ven et al.
 
-    Differs from the paper: class means are those of the network at the end of the last task. Differs from the code of
-    van de Ven et al. 2022: the mean that herding follows is not brought to length one.
+    Differs from the paper: class means are those of the network at the end of the last task.
     """
 
     paper: ClassVar[Paper | None] = Paper(

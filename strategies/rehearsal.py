@@ -26,7 +26,8 @@ class Rehearsal(ER):
             samples when new ones come); or each ``task``, each ``class`` or ``both`` (each class of each task), of
             which every group has a fixed share.
         groups: ``task``, or ``class`` (of each task, where tasks share their labels).
-        keep: which samples of a group: ``first``, ``last``, ``random`` or ``herding`` (Rebuffi et al. 2017).
+        keep: which samples of a group: ``first``, ``last``, ``random``, ``herding`` (Rebuffi et al. 2017)
+            or ``unit_herding`` (toward the mean brought to length one).
         replay: ``step`` recalls a batch each step; ``epoch`` mixes the memory into the epoch's data, repeated
             (new samples // samples in memory) times (Hsu et al. 2018).
         replay_batch, draw, weighting, replay_weight: see `ER`; for ``step`` alone.

@@ -88,7 +88,7 @@ class Exemplars(Memory):
             info: facts of the stream; its seed draws the ``random`` ones.
             by: groups: ``task``, or ``class`` (of each task, where tasks share their labels).
             how: see `cl.memory.select`.
-            features: from inputs (B, *input) to features (B, D), for ``herding``.
+            features: from inputs (B, *input) to features (B, D), for herding.
             later: True stores what `splits` trains on (`Data.kept`), False inputs.
         """
         data, device = task.train, self.filled.device
@@ -100,7 +100,7 @@ class Exemplars(Memory):
         chosen: dict[int, Fields] = {}
         for g, positions in members.items():
             found = None
-            if how == "herding" and features is not None:
+            if how.endswith("herding") and features is not None:
                 found = torch.cat([features(data.inputs(part)) for part in torch.split(positions, CHUNK)])
             draw = generator(info.seed, "exemplars", task.index, g)
             positions = positions[select(len(positions), room, how, draw, found).to(device)]

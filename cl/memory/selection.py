@@ -1,9 +1,10 @@
 """Which samples of a finished task are kept; on the host, between tasks."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-SELECTIONS = ("first", "last", "random", "herding")
+SELECTIONS = ("first", "last", "random", "herding", "unit_herding")
 
 
 def select(n: int, count: int, how: str, generator: torch.Generator, features: Tensor | None = None) -> Tensor:
@@ -12,9 +13,11 @@ def select(n: int, count: int, how: str, generator: torch.Generator, features: T
     Args:
         n: samples there are.
         count: samples wanted; all of them where fewer exist.
-        how: ``first`` and ``last`` in stored order (``last``: the newest first), ``random``, or ``herding``.
+        how: ``first`` and ``last`` in stored order (``last``: the newest first), ``random``,
+            ``herding``, or ``unit_herding``: herding toward the mean brought to length one, as in the code of van de
+            Ven et al. 2022, for features of length one.
         generator: for ``random``.
-        features: (n, D), for ``herding``.
+        features: (n, D), for herding.
 
     Returns:
         (min(n, count),) int64 positions.
@@ -27,10 +30,10 @@ def select(n: int, count: int, how: str, generator: torch.Generator, features: T
     if how == "random":
         return torch.randperm(n, generator=generator)[:count]
     assert features is not None, "herding needs features"
-    return herding(features, count).cpu()
+    return herding(features, count, unit=how == "unit_herding").cpu()
 
 
-def herding(features: Tensor, count: int) -> Tensor:
+def herding(features: Tensor, count: int, unit: bool = False) -> Tensor:
     """Choose samples whose running mean stays as close as possible to the mean of all.
 
     Rebuffi et al. 2017 (iCaRL), algorithm 4; Welling 2009 (Herding dynamical weights to learn):
@@ -39,6 +42,8 @@ def herding(features: Tensor, count: int) -> Tensor:
     Args:
         features: (n, D).
         count: how many, at most n.
+        unit: True follows the mean brought to length one, which no mean of different unit vectors reaches: samples
+            near the middle are taken.
 
     Returns:
         (count,) int64 positions, in the order of choice.
@@ -48,6 +53,8 @@ def herding(features: Tensor, count: int) -> Tensor:
     """
     features = features.double()
     mean, total = features.mean(0), torch.zeros_like(features[0])
+    if unit:
+        mean = F.normalize(mean, dim=0)
     squares = features.square().sum(1)
     rounding = 1e-12 * squares.max()  # far above that of a dot product, far below what tells two samples apart
     taken = torch.zeros(len(features), dtype=torch.bool, device=features.device)

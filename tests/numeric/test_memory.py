@@ -162,17 +162,29 @@ def test_greedy_balanced_keeps_the_first():
     assert sum(y < 10 for y in kept) == 5
 
 
-def test_herding_is_the_greedy_search():
+@pytest.mark.parametrize("unit", [False, True])
+def test_herding_is_the_greedy_search(unit):
     """Against a numpy search over all candidates with plain loops."""
     features = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
     mean, chosen = features.astype(np.float64).mean(0), []
+    if unit:
+        mean = mean / np.linalg.norm(mean)
     for k in range(1, 13):
         distances = [
             np.inf if i in chosen else np.linalg.norm(mean - features[[*chosen, i]].astype(np.float64).sum(0) / k)
             for i in range(30)
         ]
         chosen.append(int(np.argmin(distances)))
-    assert herding(torch.from_numpy(features), 12).tolist() == chosen
+    assert herding(torch.from_numpy(features), 12, unit).tolist() == chosen
+
+
+def test_unit_herding_takes_samples_near_the_middle():
+    """Directions of the plane in pairs about the middle one: the nearest pairs, where herding takes far ones too."""
+    angles = torch.linspace(-1.2, 1.2, 25)
+    circle = torch.stack([angles.cos(), angles.sin()], 1)
+    taken = angles[select(25, 5, "unit_herding", generator(0, "test"), circle)]
+    assert taken[0].abs() < 1e-6 and taken.abs().max() < 0.21  # the middle and two on each side
+    assert angles[select(25, 5, "herding", generator(0, "test"), circle)].abs().max() > 0.5
 
 
 def directly(features, count):

@@ -217,14 +217,15 @@ def test_icarl_classifies_by_the_nearest_mean_of_exemplars():
     np.testing.assert_array_equal(strategy.predict(x).argmax(1).numpy(), expected)
 
 
-def test_icarl_herds_on_unit_features():
-    running = engine(ICaRL, TinyStream("class"), epochs=2, memory_size=10)
+@pytest.mark.parametrize("keep", ["herding", "unit_herding"])
+def test_icarl_herds_on_unit_features(keep):
+    running = engine(ICaRL, TinyStream("class"), epochs=2, memory_size=10, keep=keep)
     running.run_task(0)
     strategy, data = running.strategy, running.stream[0].train
     x = data.inputs((data.labels == 1).nonzero()[:, 0])
     with torch.no_grad():
         z = F.normalize(strategy.learner.features(x))
-    torch.testing.assert_close(strategy.memory.x[strategy.memory.y == 1][:5], x[herding(z, 5)])
+    torch.testing.assert_close(strategy.memory.x[strategy.memory.y == 1][:5], x[herding(z, 5, keep == "unit_herding")])
 
 
 @pytest.mark.parametrize("scenario", ["class", "domain"])
