@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from cl.transform import transformed
+
 
 def held(learner: nn.Module, heads: bool) -> tuple[str, ...]:
     """Return the names of the parameters that a penalty holds, for `PerParameter`.
@@ -14,6 +16,17 @@ def held(learner: nn.Module, heads: bool) -> tuple[str, ...]:
         heads: False leaves the head out, with the rows of all tasks: papers may penalise shared parameters alone.
     """
     return tuple(n for n, _ in learner.named_parameters() if heads or not n.startswith("head."))
+
+
+def add_product(total: Tensor, a: Tensor, b: Tensor, factor: float | Tensor = 1.0) -> None:
+    """Add factor x a x b to `total` in place, in one pass over memory where there is a kernel for it.
+
+    A stack of replicas has none, nor has a factor of each replica's own.
+    """
+    if transformed() or isinstance(factor, Tensor):
+        total.add_(a * b * factor)
+    else:
+        total.addcmul_(a, b, value=factor)
 
 
 class PerParameter(nn.Module):

@@ -62,8 +62,9 @@ class Results:
         """Number of tasks K."""
         return int(self.accuracy.shape[2])
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         """Write ``results.npz`` (arrays) and ``results.json`` (the rest) atomically into `folder`."""
+        folder = Path(folder)
         arrays = {k: v for k, v in vars(self).items() if isinstance(v, np.ndarray)}
         arrays |= {f"measures/{name}": np.asarray(m["values"]) for name, m in self.measures.items()}
         with atomic_path(folder / "results.npz") as path, path.open("wb") as file:
@@ -75,13 +76,14 @@ class Results:
             path.write_text(json.dumps({**rest, "checksum": _checksum(rest)}, indent=1, allow_nan=True))
 
     @classmethod
-    def load(cls, folder: Path) -> "Results":
+    def load(cls, folder: Path | str) -> "Results":
         """Read what `save` wrote.
 
         Raises:
             FileNotFoundError: the folder holds no results.
             DataError: a file is truncated or changed.
         """
+        folder = Path(folder)
         try:
             content = (folder / "results.npz").read_bytes()
             with np.load(io.BytesIO(content), allow_pickle=False) as arrays:

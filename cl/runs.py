@@ -61,9 +61,9 @@ def find(paths: Sequence[Path]) -> list[Path]:
     return sorted(found)
 
 
-def load(folder: Path) -> Run:
+def load(folder: Path | str) -> Run:
     """Read a run folder; what is missing or cannot be read is said in `status` and `message`, not raised."""
-    problems: list[str] = []
+    folder, problems = Path(folder), []
 
     def read(name: str) -> dict[str, Any]:
         path = folder / name

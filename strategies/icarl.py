@@ -31,8 +31,8 @@ class ICaRL(Strategy):
         memory_size: exemplars kept; see `per`.
         per: what `memory_size` is counted for: ``all`` there are, shared equally by the classes so far; or each
             ``task``, each ``class`` or ``both`` (each class of each task), of which every class has a fixed share.
-        keep: ``herding``; ``unit_herding``, toward the class mean brought to length one, as in the code of van de Ven et
-            al.; or ``random``, ``first``, ``last``.
+        keep: ``herding``; ``unit_herding``, toward the class mean brought to length one, as in the code of van de Ven
+            et al.; or ``random``, ``first``, ``last``.
         classifier: ``exemplars`` (nearest mean), or ``head`` (largest output; the paper's hybrid 1).
         distillation: False trains old outputs toward the labels (the paper's hybrid 2, and with ``head`` hybrid 3).
         temperature: what the logits of the old network are divided by before their sigmoid, > 0; 1 in the paper, 2 in

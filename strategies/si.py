@@ -60,7 +60,7 @@ class SI(Strategy):
 
     def gradients(self, grads: dict[str, Tensor], batch: Batch, aux: Aux) -> dict[str, Tensor]:
         """Note the gradients and where the step starts; return them unchanged."""
-        self.path.begin_step(self.learner, grads, without=self.quadratic.gradient(self.learner, self.own))
+        self.path.begin_step(self.learner, grads, self.quadratic, self.own)
         return grads
 
     def after_step(self, batch: Batch, aux: Aux) -> None:

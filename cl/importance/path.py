@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
-from cl.parameters import PerParameter
+from cl.importance.quadratic import Quadratic
+from cl.parameters import PerParameter, add_product
 
 
 class PathIntegral(nn.Module):
@@ -22,24 +24,26 @@ class PathIntegral(nn.Module):
         self.before = PerParameter(module)
         self.total = PerParameter(module)
 
-    def begin_step(self, module: nn.Module, grads: Mapping[str, Tensor], without: Mapping[str, Tensor]) -> None:
+    @torch.no_grad()
+    def begin_step(
+        self, module: nn.Module, grads: Mapping[str, Tensor], penalty: Quadratic, strength: float | Tensor
+    ) -> None:
         """Note the gradients of a step and the parameters before it.
 
         Args:
             module: as in the constructor.
             grads: gradients of the whole loss by full name; a parameter left out is not trained.
-            without: gradients, by the module's names, of the terms that do not count (the strategy's own penalty); 0
-                for names left out.
+            penalty: the strategy's own penalty, whose gradient does not count.
+            strength: what it was multiplied by in the loss; 0 counts all of it.
         """
         for name, parameter in module.named_parameters():
             self.before[name].copy_(parameter)
             g = grads.get(self.prefix + name)
             if g is not None:
-                self.gradient[name].copy_(g)
-                if name in without:
-                    self.gradient[name].sub_(without[name])
+                penalty.take_off(self.gradient[name].copy_(g), name, parameter, strength)
 
+    @torch.no_grad()
     def end_step(self, module: nn.Module) -> None:
         """Add the step from `before` to the present parameters."""
         for name, parameter in module.named_parameters():
-            self.total[name].addcmul_(self.gradient[name], self.before[name] - parameter)
+            add_product(self.total[name], self.gradient[name], self.before[name].sub_(parameter))

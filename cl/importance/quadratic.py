@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cl.parameters import PerParameter, held
+from cl.parameters import PerParameter, add_product, held
 from cl.transform import transformed
 
 
@@ -20,18 +20,22 @@ class _Weighted(torch.autograd.Function):
     def forward(ctx: Any, *tensors: Tensor) -> Tensor:
         """Return the sum () for changes, followed by their importances."""
         ctx.save_for_backward(*tensors)
-        pairs = zip(*_halves(tensors), strict=True)
-        return torch.stack([torch.dot((f * d).flatten(), d.flatten()) for d, f in pairs]).sum()
+        changes = tensors[: len(tensors) // 2]
+        ctx.products = _products(tensors)
+        terms = [torch.dot(p.flatten(), d.flatten()) for p, d in zip(ctx.products, changes, strict=True)]
+        return torch.stack(terms).sum()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradient by the changes; importances are constants."""
-        changes, importances = _halves(ctx.saved_tensors)
-        return *(f * d * (2 * grad) for d, f in zip(changes, importances, strict=True)), *(None for _ in changes)
+        products = _products(ctx.saved_tensors) if torch.is_grad_enabled() else ctx.products  # to derive it again
+        return *(p * (2 * grad) for p in products), *(None for _ in products)
 
 
-def _halves(tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-    return tensors[: len(tensors) // 2], tensors[len(tensors) // 2 :]
+def _products(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return importance x change of several tensors: changes, followed by their importances."""
+    half = len(tensors) // 2
+    return [f * d for d, f in zip(tensors[:half], tensors[half:], strict=True)]
 
 
 class Quadratic(nn.Module):
@@ -68,11 +72,12 @@ class Quadratic(nn.Module):
         """Yield (name, present value) of what is held."""
         yield from ((n, p) for n, p in module.named_parameters() if n in self.importance)
 
-    def gradient(self, module: nn.Module, strength: float = 1.0) -> dict[str, Tensor]:
-        """Return the gradient of strength x penalty by the names of what is held, in closed form."""
-        factor = 2 * strength
-        held = self.parameters_of(module)
-        return {n: (p - self.anchor[n]).mul_(self.importance[n]).mul_(factor) for n, p in held}
+    @torch.no_grad()
+    def take_off(self, gradient: Tensor, name: str, parameter: Tensor, strength: float | Tensor) -> None:
+        """Subtract in place what strength x penalty adds to the gradient of a parameter; 0 for one that is not held."""
+        if name not in self.importance:
+            return
+        add_product(gradient, parameter - self.anchor[name], self.importance[name], -2 * strength)
 
     @torch.no_grad()
     def add(self, module: nn.Module, importance: Mapping[str, Tensor]) -> None:

@@ -162,7 +162,7 @@ class Memory(nn.Module):
 
     def read(self, slots: Tensor) -> Fields:
         """Return the fields of slots (n,): (n, ...) each."""
-        return {name: self[name][slots] for name in self.names}
+        return {name: self[name].index_select(0, slots) for name in self.names}
 
     def balance(self, group: Tensor, groups: int) -> Tensor:
         """Return weights (M,) that give every group present the same chance in `sample`; group (M,) in [0, groups)."""

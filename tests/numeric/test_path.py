@@ -7,6 +7,7 @@ from torch import nn
 
 from cl.batch import Batch
 from cl.importance import PathIntegral, fisher
+from cl.importance import Quadratic as Penalty
 from cl.learners.mlp import MLP
 from cl.testing import TinyStream, train
 from strategies.rwalk import RWalk
@@ -28,12 +29,13 @@ class Quadratic(nn.Module):
 
 def follow(lr, steps):
     module = Quadratic()
+    penalty = Penalty(module)  # its importance is zero
     path, optimizer = PathIntegral(module, prefix=""), torch.optim.SGD(module.parameters(), lr=lr)
     for _ in range(steps):
         optimizer.zero_grad()
         torch.autograd.backward(module.loss())
         with torch.no_grad():
-            path.begin_step(module, {"theta": module.theta.grad}, {"theta": torch.zeros(3)})
+            path.begin_step(module, {"theta": module.theta.grad}, penalty, 1.0)
         optimizer.step()
         with torch.no_grad():
             path.end_step(module)
@@ -83,6 +85,20 @@ def test_the_path_follows_the_gradient_without_the_penalty(make):
     for name, g in strategy.path.gradient.items():
         torch.testing.assert_close(g, data[f"learner.{name}"], rtol=1e-4, atol=1e-6)
         assert not torch.allclose(g, whole[f"learner.{name}"], atol=1e-3) or name.startswith("head")
+
+
+@pytest.mark.parametrize("make", [SI, RWalk])
+def test_the_path_of_frozen_parameters_stays_zero(make):
+    """Step after step: parameters without a gradient gather neither path nor squares."""
+    strategy, batch = prepared(make, strength=5.0)
+    whole = gradients(strategy, strategy.training_loss(batch)[0])
+    trained = {n: g for n, g in whole.items() if n.startswith("learner.head")}
+    assert 0 < len(trained) < len(whole)
+    for _ in range(3):
+        strategy.gradients(trained, batch, {})
+        strategy.after_step(batch, {})
+    for name, g in strategy.path.gradient.items():
+        assert g.any() == (f"learner.{name}" in trained)
 
 
 def test_the_path_can_follow_the_whole_loss():

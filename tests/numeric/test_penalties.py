@@ -26,6 +26,14 @@ def rand(like, seed):
     return {n: torch.rand(p.shape, generator=g) * (torch.rand(p.shape, generator=g) > 0.3) for n, p in like}
 
 
+def slopes(quadratic, at, strength=1.0):
+    """The gradient of strength x penalty, by what is taken off a gradient of zero."""
+    found = {n: torch.zeros_like(p) for n, p in at.named_parameters()}
+    for name, p in at.named_parameters():
+        quadratic.take_off(found[name], name, p, strength)
+    return {n: -g for n, g in found.items()}
+
+
 def test_penalties_of_several_tasks_collapse_into_one():
     quadratic = Quadratic(module(0))
     terms = []
@@ -38,8 +46,23 @@ def test_penalties_of_several_tasks_collapse_into_one():
     expected = sum((f[n] * (p - a[n]).square()).sum() for f, a in terms for n, p in now.named_parameters())
     torch.testing.assert_close(quadratic.penalty(now), expected)
     grads = torch.autograd.grad(expected, list(now.parameters()))
-    for (name, found), g in zip(quadratic.gradient(now).items(), grads, strict=True):
+    for (name, found), g in zip(slopes(quadratic, now).items(), grads, strict=True):
         torch.testing.assert_close(found, g, msg=name)
+
+
+def test_what_is_taken_off_a_gradient():
+    """By strengths that are numbers and tensors; nothing off what is not held."""
+    at, g = module(99), torch.Generator().manual_seed(0)
+    quadratic = Quadratic(module(0))
+    quadratic.add(module(10), rand(at.named_parameters(), 0))
+    one = slopes(quadratic, at)
+    for strength in (3.0, torch.tensor(3.0)):
+        torch.testing.assert_close(slopes(quadratic, at, strength), {n: 3 * s for n, s in one.items()})
+    held = Quadratic(MLP((1, 4, 4), 6, hidden=(8,)), heads=False)
+    kept = torch.rand(6, 8, generator=g)
+    gradient = kept.clone()
+    held.take_off(gradient, "head.weight", torch.rand(6, 8, generator=g), 2.0)
+    assert torch.equal(gradient, kept)
 
 
 def test_replace_decays_and_moves_the_anchor():
@@ -71,11 +94,11 @@ def test_derivatives_of_a_penalty_of_first_and_second_order():
     assert torch.autograd.gradgradcheck(value, given)
     stacked = tuple(torch.stack([p.detach(), p.detach() * 2]) for p in given)
     found = torch.func.vmap(torch.func.grad(value, argnums=(0, 1)))(*stacked)
-    torch.testing.assert_close([f[0] for f in found], list(quadratic.gradient(at).values()))
+    torch.testing.assert_close([f[0] for f in found], list(slopes(quadratic, at).values()))
     with torch.no_grad():
         for p in at.parameters():
             p.mul_(2)
-    torch.testing.assert_close([f[1] for f in found], list(quadratic.gradient(at).values()))
+    torch.testing.assert_close([f[1] for f in found], list(slopes(quadratic, at).values()))
 
 
 class Penalised(nn.Module):
