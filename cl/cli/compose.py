@@ -1,6 +1,7 @@
 """From the words on a command line to a resolved configuration, by Hydra; mistakes become one line each."""
 
 import contextlib
+import gc
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -59,9 +60,23 @@ def compose(words: Sequence[str], to_run: bool = True) -> Config:
 
 def settle(config: Config) -> Config:
     """Return a plain configuration with ``1`` and ``1.0`` alike where a field is a number."""
-    from cl.assembly import settled  # imports torch
+    with _uncollected():
+        from cl.assembly import settled  # imports torch
 
     return settled(config)
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Spare an import the garbage collector, which walks through torch again and again: an eighth of its time."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+        gc.freeze()  # what is there by now stays; later collections need not look at it
+    finally:
+        if was:
+            gc.enable()
 
 
 @contextlib.contextmanager

@@ -4,10 +4,9 @@ They are the metrics of the accuracy matrix, taken of b. Only streams whose ever
 them; where these are read in bytes, bits per byte.
 """
 
-import numpy as np
-
-from cl.metrics.base import Array, metric, tasks_learned
-from cl.metrics.matrix import accuracy_drop, average_accuracy, learning_accuracy
+from cl.metrics.base import Array, metric
+from cl.metrics.loss import loss_increase
+from cl.metrics.matrix import average_accuracy, learning_accuracy
 
 UNIT = "bits per character"
 
@@ -47,8 +46,7 @@ def bits_lost(bits: Array) -> Array:
     >>> bits_lost(B).tolist()  # 3.5 - 2
     [[1.5, nan]]
     """
-    lost = -accuracy_drop(bits)
-    return np.where(np.arange(lost.shape[1]) < tasks_learned(bits)[:, None] - 1, lost, np.nan)
+    return loss_increase(bits)
 
 
 @metric(

@@ -1,5 +1,7 @@
 """What is said of overrides that do not fit the configuration."""
 
+import gc
+
 import pytest
 
 from cl.cli.compose import compose
@@ -61,3 +63,16 @@ def test_an_impossible_sweep_is_refused_before_it_begins(words, message, tmp_pat
     with pytest.raises(ConfigError, match=message):
         sweep([f"output={tmp_path}", *words])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+def test_the_garbage_collector_is_left_as_it_was(collecting):
+    """Imports go without it."""
+    try:
+        (gc.enable if collecting else gc.disable)()
+        compose(["stream=split_digits"])
+        assert gc.isenabled() is collecting
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
+        gc.enable()

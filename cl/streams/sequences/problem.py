@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cl.errors import ConfigError, expect
@@ -127,11 +126,9 @@ def encode(symbol: Tensor, shown: Tensor, symbols: int, encoding: str) -> Tensor
         encoding: ``one_hot`` or ``bits``.
     """
     if encoding == "one_hot":
-        features = F.one_hot(symbol, symbols)
-    else:
-        width = symbol_features(symbols, encoding)
-        features = bits_of(symbol, width)
-    return (features * shown[..., None]).to(torch.float32)
+        visible = torch.where(shown, symbol, -1)
+        return (visible[..., None] == torch.arange(symbols, device=symbol.device)).to(torch.float32)
+    return (bits_of(symbol, symbol_features(symbols, encoding)) * shown[..., None]).to(torch.float32)
 
 
 def bits_of(symbol: Tensor, width: int) -> Tensor:
