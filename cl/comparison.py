@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 DEFAULT = ("average_accuracy", "forgetting", "backward_transfer", "forward_transfer", "learning_accuracy")
 OF_TEXT = ("bits_per_character", "bits_lost", "bits_learned")  # shown in their place where a text is predicted
+OF_NUMBERS = ("mean_squared_error", "error_gained", "error_learned")  # where numbers are
 
 
 def tidy(groups: Sequence[Group]) -> "pd.DataFrame":
@@ -126,10 +127,10 @@ def pairs(table: "pd.DataFrame", metric: str, by: Sequence[str] = ("label",)) ->
 
 
 def default_metrics(table: "pd.DataFrame") -> list[str]:
-    """Return the metrics shown when none is asked for: those of `OF_TEXT`, else of `DEFAULT`, that have a value."""
+    """Return the metrics shown when none is asked for: those with a value of `OF_TEXT`, `OF_NUMBERS`, or `DEFAULT`."""
     with_value = set(table.loc[np.isfinite(table["value"]), "metric"])
-    found, of_text = ([name for name in names if name in with_value] for names in (DEFAULT, OF_TEXT))
-    return [*of_text, found[0]] if of_text else found
+    found, of_loss = ([name for name in names if name in with_value] for names in (DEFAULT, OF_TEXT + OF_NUMBERS))
+    return [*of_loss, found[0]] if of_loss else found
 
 
 def direction(metric: str) -> str:

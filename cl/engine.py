@@ -343,6 +343,7 @@ class Engine:
             costs=costs,
             measures={n: q.plain() for measure in self.measures for n, q in measure.result().items()},
             language=self.stream.language,
+            regression=self.stream.info.target == "real",
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -23,8 +23,9 @@ class Results:
     Attributes:
         accuracy: (S, K+1, K); row 0 before any training, row k after task k (1-based), column j = task j. NaN rows are
             tasks not reached.
-        loss: (S, K+1, K), mean test loss in nats.
+        loss: (S, K+1, K), mean test loss in nats, or squared error of regression.
         language: True if the loss is that of predicting a text character by character, see `bits`.
+        regression: True if numbers are predicted, see `errors`.
         seeds: the S root seeds.
         curve_step: (N,) steps since the beginning of the run at which the within-task curve was measured.
         curve_task: (N,) task in training at that step.
@@ -51,11 +52,17 @@ class Results:
     costs: dict[str, Any] = field(default_factory=dict)
     measures: dict[str, Any] = field(default_factory=dict)
     language: bool = False
+    regression: bool = False
 
     @property
     def bits(self) -> Array:
         """Test loss in bits per character, (S, K+1, K); (S, 0, 0) where no text is predicted."""
         return np.asarray(self.loss / np.log(2)) if self.language else np.zeros((len(self.loss), 0, 0))
+
+    @property
+    def errors(self) -> Array:
+        """Mean squared error on the test data, (S, K+1, K); (S, 0, 0) where no numbers are predicted."""
+        return self.loss if self.regression else np.zeros((len(self.loss), 0, 0))
 
     @property
     def n_tasks(self) -> int:

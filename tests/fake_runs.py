@@ -60,6 +60,7 @@ def write(
     measures: Mapping[str, Any] | None = None,
     accuracy: np.ndarray | None = None,
     language: bool = False,
+    regression: bool = False,
 ) -> Path:
     """Write one run folder and return it."""
     folder = root / (name or f"split_digits-{scenario}-{strategy}-seed{seed}-{len(list(root.glob('*'))):08x}")
@@ -75,6 +76,7 @@ def write(
         costs={"seconds_train": 2.0 + len(strategy), "samples": 12800 * k, "bytes_memory": 1000 * len(strategy)},
         measures=dict(measures or {}),
         language=language,
+        regression=regression,
         **(curve(found, points, steps) if points else {}),
     ).save(folder)
     config = {

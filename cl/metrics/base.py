@@ -91,7 +91,7 @@ def measure(results: Results, references: Mapping[str, Array] | None = None) -> 
         name -> (S,) or (S, K). Metrics of the within-task curve or the online accuracy are left out where these
         were not recorded, metrics against a reference where that reference is not given.
     """
-    given: dict[str, Any] = {**vars(results), "bits": results.bits, **(references or {})}
+    given: dict[str, Any] = {**vars(results), "bits": results.bits, "errors": results.errors, **(references or {})}
     available = {name for name, value in given.items() if not (isinstance(value, np.ndarray) and value.size == 0)}
     return {
         name: found(**{field: given[field] for field in found.inputs})

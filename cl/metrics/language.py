@@ -5,8 +5,7 @@ them; where these are read in bytes, bits per byte.
 """
 
 from cl.metrics.base import Array, metric
-from cl.metrics.loss import loss_increase
-from cl.metrics.matrix import average_accuracy, learning_accuracy
+from cl.metrics.matrix import average_accuracy, learning_accuracy, loss_gained
 
 UNIT = "bits per character"
 
@@ -46,7 +45,7 @@ def bits_lost(bits: Array) -> Array:
     >>> bits_lost(B).tolist()  # 3.5 - 2
     [[1.5, nan]]
     """
-    return loss_increase(bits)
+    return loss_gained(bits)
 
 
 @metric(

@@ -1,4 +1,4 @@
-"""Metrics of the accuracy matrix alone.
+"""Metrics of the accuracy matrix alone, and of the matrix of test losses beside it.
 
 In the formulas a(k, j) is the accuracy on task j after task k, both counted from 1; a(0, j) is the accuracy before any
 training, and T the number of tasks finished (rows not reached are NaN and leave the metrics of the rows before intact).
@@ -157,3 +157,33 @@ def learning_accuracy(accuracy: Array) -> Array:
     found = check_matrix(accuracy)
     tasks = np.arange(found.shape[2])
     return mean_where(just_learned(found), tasks < tasks_learned(found)[:, None])
+
+
+@metric(
+    better="lower",
+    meaning="Mean test loss over all tasks learned so far, at the end of the run.",
+    source="as average accuracy, Lopez-Paz and Ranzato 2017, equation 2, for the loss",
+    unit="nats; squared error of regression",
+)
+def average_loss(loss: Array) -> Array:
+    """Average loss, (S,): (1/T) sum_j b(T, j), with b(k, j) the loss on task j after task k.
+
+    Args:
+        loss: (S, K+1, K).
+
+    >>> import numpy as np
+    >>> B = np.array([[[0.7, 0.7], [0.2, 0.6], [0.5, 0.1]]])
+    >>> average_loss(B).round(4).tolist()  # (.5 + .1) / 2
+    [0.3]
+    """
+    return average_accuracy(loss)
+
+
+def loss_gained(loss: Array) -> Array:
+    """Loss gained on each task but the last, (S, K): b(T, j) - b(j, j); NaN for the last and for tasks not reached.
+
+    Args:
+        loss: (S, K+1, K).
+    """
+    gained = -accuracy_drop(loss)
+    return np.where(np.arange(gained.shape[1]) < tasks_learned(loss)[:, None] - 1, gained, np.nan)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from cl.groups import Group, measures
 from cl.metrics.base import last_row
-from cl.report import curves, distance, forgotten, language, network, price, ranks
+from cl.report import curves, distance, forgotten, losses, network, price, ranks
 from cl.report.figure import Figure, HeatMap, Ranks, Table
 from cl.report.member import Member
 
@@ -47,7 +47,7 @@ def _block(stream: str, groups: Sequence[Group], labels: list[str]) -> Block:
     members.sort(key=lambda m: -float(np.nan_to_num(m.metric("average_accuracy").mean)))
     shown = members[:STRATEGIES]
     items: list[Item | None] = [
-        *language.items(shown),
+        *losses.items(shown),
         curves.average(shown),
         curves.of_tasks(shown),
         curves.matrices(shown),
@@ -88,8 +88,8 @@ def headline(block: Block) -> str:
 
     several = "s" if best.n_tasks > 1 else ""
     when = f"After {best.n_tasks} {{}}{several}" if finished else "So far"
-    if readers := language.readers(members):
-        return language.headline(readers, when.format("text"))
+    if said := losses.headline(members, when):
+        return said
     text = f"{when.format('task')} {told(best)} average accuracy and still has {kept[0]:.3f} on the first task"
     if worst is not best:
         text += f"; {told(worst)} and has {kept[1]:.3f} left"

@@ -35,11 +35,12 @@ def test_measure_computes_what_has_data() -> None:
     with_curve = base.measure(results(curve=True))
     assert {"stability_gap", "min_accuracy", "recovery_time", "learning_curve_area"} <= set(with_curve)
     accuracy = results(curve=False).accuracy
-    assert "bits_per_character" not in with_curve
-    of_text = replace(results(curve=True), language=True)
-    full = base.measure(of_text, {"joint": accuracy, "naive": accuracy})
+    assert not {"bits_per_character", "mean_squared_error"} & set(with_curve)
+    everything = replace(results(curve=True), language=True, regression=True)
+    full = base.measure(everything, {"joint": accuracy, "naive": accuracy})
     assert set(full) == set(base.discover())
     np.testing.assert_allclose(full["bits_per_character"], full["average_accuracy"] / np.log(2))
+    np.testing.assert_allclose(full["mean_squared_error"], full["average_loss"])
 
 
 def test_unknown_metric_is_named() -> None:
