@@ -29,8 +29,10 @@ def find(name: str) -> torch.device:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         index = int(name[5:] or 0) if ":" in name else 0
         if index >= count:
-            raise ConfigError(f"Expected `device` to be present, got {name!r} on a machine with {count} CUDA devices; "
-                              "use device=cpu or device=auto")
+            raise ConfigError(
+                f"Expected `device` to be present, got {name!r} on a machine with {count} CUDA devices; "
+                "use device=cpu or device=auto"
+            )
     if name == "mps" and not mps:
         raise ConfigError("Expected `device` to be present, got 'mps' on a machine without it; use device=cpu")
     return torch.device(name)

@@ -142,11 +142,16 @@ def read(folder: Path, path: str) -> Entry:
         problems = problems or ["no results"]
     stream, choices = config.get("stream") or {}, config.get("choices") or {}
     entry = Entry(
-        path=path, state=state,
+        path=path,
+        state=state,
         resumable=any((run / n).is_file() for n in (CHECKPOINT, CHECKPOINT_BEFORE)),
-        stream=str(choices.get("stream", "")), scenario=str(stream.get("scenario", "")),
-        strategy=str(choices.get("strategy", "")), seed=int(config.get("seed", -1)),
-        configuration=run.name.rpartition("-")[2], accuracy=accuracy, forgetting=lost,
+        stream=str(choices.get("stream", "")),
+        scenario=str(stream.get("scenario", "")),
+        strategy=str(choices.get("strategy", "")),
+        seed=int(config.get("seed", -1)),
+        configuration=run.name.rpartition("-")[2],
+        accuracy=accuracy,
+        forgetting=lost,
         updated=float(status.get("finished") or status.get("started") or 0.0),
         message="; ".join([*([str(status["message"])] if status.get("message") else []), *problems]),
     )

@@ -76,8 +76,17 @@ def read(path: Path) -> Table:
                 published = spec[column]
                 all_words = [*found["common"], *words, *spec["overrides"], *published.get("overrides", [])]
                 quantity = published.get("quantity", found["quantity"])
-                cells.append(Cell(row, column, tuple(all_words), quantity, _number(published["mean"]),
-                                  published.get("sd"), float(found["tolerance"])))
+                cells.append(
+                    Cell(
+                        row,
+                        column,
+                        tuple(all_words),
+                        quantity,
+                        _number(published["mean"]),
+                        published.get("sd"),
+                        float(found["tolerance"]),
+                    )
+                )
     title = text.splitlines()[0].lstrip("# ")
     return Table(path.stem, title, found["source"], found.get("note", ""), found["seeds"], found["scale"], tuple(cells))
 
@@ -92,8 +101,10 @@ def select(table: Table, rows: Sequence[str], columns: Sequence[str]) -> list[Ce
     Raises:
         ConfigError: there is no such row or column.
     """
-    for kind, wanted, known in (("row", rows, {c.row for c in table.cells}),
-                                ("column", columns, {c.column for c in table.cells})):
+    for kind, wanted, known in (
+        ("row", rows, {c.row for c in table.cells}),
+        ("column", columns, {c.column for c in table.cells}),
+    ):
         for name in wanted:
             if name not in known:
                 raise ConfigError(f"Expected `--{kind}` in {sorted(known)}, got {name!r}{nearest(name, known)}")
@@ -177,8 +188,11 @@ def markdown(table: Table, measured: Sequence[Measured], command: str, date: str
         lines += [line, ""]
     if table.note:
         lines += [" ".join(table.note.split()), ""]
-    lines += ["| method | column | published | measured (mean ± 95 % interval) | seeds | verdict |",
-              "|---|---|---|---|---|---|", *shown]
+    lines += [
+        "| method | column | published | measured (mean ± 95 % interval) | seeds | verdict |",
+        "|---|---|---|---|---|---|",
+        *shown,
+    ]
     told = sum(row.split(" | ")[2] != "-" for row in shown)
     reached, unsure = (sum(row.endswith(f"| {verdict} |") for row in shown) for verdict in ("reached", "open"))
     summary = f"{reached} of {told} cells within two published standard deviations or the tolerance"
@@ -228,6 +242,16 @@ def _marks(name: str) -> tuple[str, str]:
 
 def as_json(table: Table, measured: Sequence[Measured]) -> str:
     """Return what was measured as JSON, one object a cell."""
-    cells = [{"row": m.cell.row, "column": m.cell.column, "published": m.cell.mean, "sd": m.cell.sd,
-              "values": m.values, "mean": m.mean, "verdict": m.verdict} for m in measured]
+    cells = [
+        {
+            "row": m.cell.row,
+            "column": m.cell.column,
+            "published": m.cell.mean,
+            "sd": m.cell.sd,
+            "values": m.values,
+            "mean": m.mean,
+            "verdict": m.verdict,
+        }
+        for m in measured
+    ]
     return json.dumps({"name": table.name, "source": table.source, "cells": cells}, indent=1)

@@ -58,9 +58,7 @@ class ValidationStream(Stream):
         count = len(stream) if tasks is None else tasks
         expect(count <= len(stream), "tasks", f"<= {len(stream)}, the tasks of the stream", count)
         self._stream = stream
-        self.info = dataclasses.replace(
-            stream.info, n_tasks=count, task_classes=stream.info.task_classes[:count]
-        )
+        self.info = dataclasses.replace(stream.info, n_tasks=count, task_classes=stream.info.task_classes[:count])
         self.class_names = stream.class_names[:count]
 
     def __getitem__(self, k: int) -> Task:

@@ -39,8 +39,17 @@ from cl.run import run
 from cl.trackers.files import PROGRESS
 
 STRATEGIES = ("naive", "joint", "ewc", "si", "lwf", "er", "derpp", "agem", "progressive", "packnet")
-COMMON = ("stream=split_digits", "training.epochs=3", "training.batch_size=16", "learner.hidden=[32,32]", "threads=1",
-          "checkpoint.steps=20", "tracker=files", "resume=auto", "measures=none")
+COMMON = (
+    "stream=split_digits",
+    "training.epochs=3",
+    "training.batch_size=16",
+    "learner.hidden=[32,32]",
+    "threads=1",
+    "checkpoint.steps=20",
+    "tracker=files",
+    "resume=auto",
+    "measures=none",
+)
 DAMAGED = ((CHECKPOINT,), (CHECKPOINT, CHECKPOINT_BEFORE), ("results.npz",), ("results.json",), ("status.json",))
 ROOT = Path(__file__).parents[1]
 MANNERS = ("real command", "4 replicas", "4 replicas", *7 * ("forked",))  # of ten rounds of the strategies
@@ -222,8 +231,16 @@ class Trials:
         for manner in dict.fromkeys(f[0] for f in self.found):
             own = [f for f in self.found if f[0] == manner]
             shares = [f[2] for f in own]
-            rows.append({"manner": manner, "trials": len(own), "identical": sum(f[3] for f in own),
-                         "strategies": len({f[1] for f in own}), "from": min(shares), "to": max(shares)})
+            rows.append(
+                {
+                    "manner": manner,
+                    "trials": len(own),
+                    "identical": sum(f[3] for f in own),
+                    "strategies": len({f[1] for f in own}),
+                    "from": min(shares),
+                    "to": max(shares),
+                }
+            )
         return rows
 
 

@@ -16,9 +16,20 @@ import time
 from pathlib import Path
 
 STRATEGIES = ("naive", "ewc", "er", "lwf", "progressive")
-SMALL = ("stream=split_digits", "stream.construction.n_tasks=2", "stream.samples_per_task=20", "stream.test_samples=10",
-         "learner.hidden=[8]", "training.epochs=1", "training.batch_size=20", "threads=1", "tracker=none",
-         "measures=none", "hydra/launcher=cores", "hydra.launcher.n_jobs=2")
+SMALL = (
+    "stream=split_digits",
+    "stream.construction.n_tasks=2",
+    "stream.samples_per_task=20",
+    "stream.test_samples=10",
+    "learner.hidden=[8]",
+    "training.epochs=1",
+    "training.batch_size=20",
+    "threads=1",
+    "tracker=none",
+    "measures=none",
+    "hydra/launcher=cores",
+    "hydra.launcher.n_jobs=2",
+)
 ROOT = Path(__file__).parents[1]
 
 

@@ -58,9 +58,7 @@ class Row:
         return {**vars(self), "ratio": self.ratio, "met": self.verdict}
 
 
-def in_turns(
-    runs: Sequence[Callable[[], float]], rounds: int, warm: bool = True
-) -> list[list[float]]:
+def in_turns(runs: Sequence[Callable[[], float]], rounds: int, warm: bool = True) -> list[list[float]]:
     """Run several things in turns, every second round backwards, and return the seconds of each, one a round."""
     if warm:
         for run in runs:

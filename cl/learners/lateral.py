@@ -56,9 +56,7 @@ def first_layer(block: nn.Module) -> nn.Module | None:
     return layers[0] if layers else None
 
 
-def through(
-    block: nn.Module, x: Tensor, z: Tensor, project: nn.Module, told: tuple[Tensor | None, ...] = ()
-) -> Tensor:
+def through(block: nn.Module, x: Tensor, z: Tensor, project: nn.Module, told: tuple[Tensor | None, ...] = ()) -> Tensor:
     """Return the block's output for its own input x and the reduced lateral input z, both (B, width, ...)."""
     entry = first_layer(block)
     if entry is None or not isinstance(block, nn.Sequential):

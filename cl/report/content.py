@@ -69,9 +69,7 @@ def overall(blocks: Sequence[Block]) -> Ranks | None:
     if len(blocks) < 2:
         return None
     everywhere = set.intersection(*({m.group.label for m in b.members} for b in blocks))
-    return ranks.of_members(
-        [m for b in blocks for m in b.members if m.group.label in everywhere], " over all streams"
-    )
+    return ranks.of_members([m for b in blocks for m in b.members if m.group.label in everywhere], " over all streams")
 
 
 def headline(block: Block) -> str:

@@ -263,9 +263,7 @@ class Sequence(Construction):
         n_tasks: take only the first n of the ordered groups, or None for all.
     """
 
-    def __init__(
-        self, order: str = "fixed", groups: List[str] | None = None, n_tasks: int | None = None
-    ) -> None:
+    def __init__(self, order: str = "fixed", groups: List[str] | None = None, n_tasks: int | None = None) -> None:
         expect(order in ORDERS, "stream.construction.order", f"in {list(ORDERS)}", order)
         expect(n_tasks is None or n_tasks > 0, "stream.construction.n_tasks", "> 0", n_tasks)
         rule = "a list of names, or null"

@@ -28,8 +28,10 @@ class NoPlace(DataError):
 def checksum(path: Path, algorithm: str = "md5") -> str:
     """Return the hex digest of a file."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest() if hasattr(hashlib, "file_digest") else _digest(
-            file, algorithm
+        return (
+            hashlib.file_digest(file, algorithm).hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else _digest(file, algorithm)
         )
 
 

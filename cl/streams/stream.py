@@ -199,9 +199,7 @@ class TaskStream(Stream):
             self._tests[k] = self._data(self.inputs.test, rows, self.labelling(split.y[rows], k), k)
         return self._tests[k]
 
-    def _data(
-        self, storage: Tensor | Remote, rows: Tensor, labels: Tensor, k: int, augment: bool = False
-    ) -> Data:
+    def _data(self, storage: Tensor | Remote, rows: Tensor, labels: Tensor, k: int, augment: bool = False) -> Data:
         pipeline = self.inputs.pipeline(self._pieces[k].change, augment)
         return Data(storage, self._moved(rows), self._moved(labels), k, pipeline)
 

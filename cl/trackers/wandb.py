@@ -120,7 +120,10 @@ class Wandb(Board):
                 reinit="create_new",  # never log into a run that an earlier job of this process left open
                 mode=mode,
                 settings=wandb.Settings(
-                    console="off", silent=True, init_timeout=self.timeout, finish_timeout=self.timeout,
+                    console="off",
+                    silent=True,
+                    init_timeout=self.timeout,
+                    finish_timeout=self.timeout,
                     login_timeout=self.timeout,
                 ),
             )

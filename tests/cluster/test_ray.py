@@ -26,9 +26,16 @@ def cluster(monkeypatch):
 def test_sweep_survives_the_loss_of_a_node(cluster, tmp_path):
     second = cluster.add_node(**NODE)
     cluster.wait_for_nodes()
-    words = ["hydra/launcher=ray_cluster", f"hydra.launcher.ray.init.address={cluster.address}",
-             "stream=split_digits", "training.epochs=60", "training.batch_size=16", "learner.hidden=[64,64]",
-             "checkpoint.steps=100", "seed=0,1,2,3"]
+    words = [
+        "hydra/launcher=ray_cluster",
+        f"hydra.launcher.ray.init.address={cluster.address}",
+        "stream=split_digits",
+        "training.epochs=60",
+        "training.batch_size=16",
+        "learner.hidden=[64,64]",
+        "checkpoint.steps=100",
+        "seed=0,1,2,3",
+    ]
     process = sweep(tmp_path, dict(os.environ), *words)
 
     def training():

@@ -10,8 +10,16 @@ from cl.results import Results
 from tests.cluster.conftest import sweep, wait
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400)]
-LONG = ["hydra/launcher=slurm", "hydra.launcher.mem_gb=1", "stream=split_digits", "training.epochs=100",
-        "training.batch_size=16", "learner.hidden=[64,64]", "checkpoint.steps=100", "strategy=ewc"]
+LONG = [
+    "hydra/launcher=slurm",
+    "hydra.launcher.mem_gb=1",
+    "stream=split_digits",
+    "training.epochs=100",
+    "training.batch_size=16",
+    "learner.hidden=[64,64]",
+    "checkpoint.steps=100",
+    "strategy=ewc",
+]
 
 
 def steps(folder, seed):

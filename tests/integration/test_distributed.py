@@ -19,8 +19,18 @@ from cl.testing.tiny import TinyStream
 from strategies.er import ER
 
 REPOSITORY = Path(__file__).parents[2]
-WORDS = ["train", "stream=split_digits", "stream.scenario=class", "training.batch_size=31", "learner.hidden=[32]",
-         "training.drop_last=true", "threads=1", "tracker=files", "measures=none", "device=cpu"]
+WORDS = [
+    "train",
+    "stream=split_digits",
+    "stream.scenario=class",
+    "training.batch_size=31",
+    "learner.hidden=[32]",
+    "training.drop_last=true",
+    "threads=1",
+    "tracker=files",
+    "measures=none",
+    "device=cpu",
+]
 
 
 def spread(folder, processes, *words):
@@ -33,11 +43,19 @@ def spread(folder, processes, *words):
     for rank in range(processes):
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
         if processes > 1:
-            environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes),
-                            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            environment |= {
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": str(processes),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+            }
         command = [sys.executable, "-m", "cl.cli.main", *WORDS, *words]
-        started.append(subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True,
-                                        stdout=subprocess.DEVNULL))
+        started.append(
+            subprocess.Popen(
+                command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True, stdout=subprocess.DEVNULL
+            )
+        )
     errors = [p.communicate(timeout=300)[1] for p in started]
     runs = [p.parent for p in folder.glob("runs/*/*/config.yaml")]
     return [p.returncode for p in started], errors, runs

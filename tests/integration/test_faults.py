@@ -29,8 +29,17 @@ from cl.report.terminal import show
 from cl.results import Results
 from cl.signals import Interrupted, listening
 
-SMALL = ["stream=split_digits", "stream.samples_per_task=60", "stream.test_samples=20", "learner.hidden=[16]",
-         "training.epochs=4", "training.batch_size=10", "threads=1", "measures=none", "tracker=files"]
+SMALL = [
+    "stream=split_digits",
+    "stream.samples_per_task=60",
+    "stream.test_samples=20",
+    "learner.hidden=[16]",
+    "training.epochs=4",
+    "training.batch_size=10",
+    "threads=1",
+    "measures=none",
+    "tracker=files",
+]
 
 
 def train(folder, *words):
@@ -274,6 +283,7 @@ def test_resume_of_a_damaged_configuration_says_so(tmp_path, capsys, text):
 
 def test_a_run_folder_can_be_moved(tmp_path, monkeypatch, capsys, whole):
     """Cut, copied elsewhere (as to another machine), and gone on with there."""
+
     def stop():
         raise KeyboardInterrupt
 
@@ -329,8 +339,18 @@ def test_data_swapped_between_a_cut_and_its_resume_are_refused(tmp_path, monkeyp
     def stop():
         raise KeyboardInterrupt
 
-    words = ["train", "stream=split_mnist", "learner.hidden=[8]", "training.epochs=1", "training.batch_size=4",
-             "threads=1", "tracker=none", "measures=none", f"data.root={tmp_path}", f"output={tmp_path / 'runs'}"]
+    words = [
+        "train",
+        "stream=split_mnist",
+        "learner.hidden=[8]",
+        "training.epochs=1",
+        "training.batch_size=4",
+        "threads=1",
+        "tracker=none",
+        "measures=none",
+        f"data.root={tmp_path}",
+        f"output={tmp_path / 'runs'}",
+    ]
     files(tmp_path, 0)
     with monkeypatch.context() as patch:
         after_row(patch, 2, stop)

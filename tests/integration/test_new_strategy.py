@@ -39,9 +39,7 @@ def test_its_test_passes(tmp_path):
     lethe(tmp_path, "new", "strategy", "my_method", "--folder", "my_pkg")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
-    done = subprocess.run(
-        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
-    )
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     assert "2 passed" in done.stdout
 

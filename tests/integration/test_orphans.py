@@ -58,11 +58,26 @@ def test_nothing_goes_on_after_its_command_is_killed(tmp_path, command, number):
     begun = tmp_path / "begun"
     words = [sys.executable, str(script), str(begun), str(tmp_path / "second")]
     if command == "sweep":
-        words = [sys.executable, "-m", "cl.cli.main", "train", "-m", "stream=split_digits", "training.epochs=100000",
-                 "learner.hidden=[16]", "seed=0,1,2", "hydra.launcher.n_jobs=2", f"output={tmp_path / 'runs'}"]
+        words = [
+            sys.executable,
+            "-m",
+            "cl.cli.main",
+            "train",
+            "-m",
+            "stream=split_digits",
+            "training.epochs=100000",
+            "learner.hidden=[16]",
+            "seed=0,1,2",
+            "hydra.launcher.n_jobs=2",
+            f"output={tmp_path / 'runs'}",
+        ]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(
-        words, cwd=tmp_path, env=environment, start_new_session=True, stdout=subprocess.DEVNULL,
+        words,
+        cwd=tmp_path,
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:

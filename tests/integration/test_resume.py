@@ -16,8 +16,14 @@ from cl.errors import DataError
 from cl.results import Results
 
 REPOSITORY = Path(__file__).parents[2]
-COMMON = ["stream=split_digits", "training.epochs=4", "training.batch_size=16", "learner.hidden=[32,32]", "threads=1",
-          "checkpoint.steps=50"]
+COMMON = [
+    "stream=split_digits",
+    "training.epochs=4",
+    "training.batch_size=16",
+    "learner.hidden=[32,32]",
+    "threads=1",
+    "checkpoint.steps=50",
+]
 
 
 def start(folder: Path, *words: str) -> "subprocess.Popen[str]":

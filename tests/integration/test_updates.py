@@ -142,6 +142,7 @@ def test_a_population_is_the_runs_alone(kind):
 
 def test_replicas_at_different_steps_on_their_batches_do_not_step_together():
     """With 3 steps a task and 2 on each batch, streams of one and of two batches are apart after the first."""
+
     def engines():
         streams = [TinyStream("class", seed=s, samples=n) for s, n in enumerate([5, 13, 5, 13])]
         return [made(ER, s, stream, updates=2, epochs=None, steps=3) for s, stream in enumerate(streams)]

@@ -161,7 +161,9 @@ def test_offline_file_holds_everything(tmp_path, capsys):
     assert picture["width"] > 200
     charts = {key: table for key, table in last.items() if key.startswith("charts/")}
     assert {key.split("/")[1].removesuffix("_table") for key in charts} == {
-        "accuracy_matrix", "drop_by_task", "forgetting_curves"
+        "accuracy_matrix",
+        "drop_by_task",
+        "forgetting_curves",
     }
     panels: dict[str, Any] = {}
     for change in found["config"]:

@@ -260,9 +260,7 @@ def test_attention_is_found_in_transformers_and_readouts():
     assert not found[1].triu(1).any()
     torch.testing.assert_close(found[1].sum(3), torch.ones(2, 4, 5))
     inner = net.blocks[1].attention
-    torch.testing.assert_close(
-        found[1], inner.weights(net.blocks[1].norms[0](net.activations(x)[0].transpose(1, 2)))
-    )
+    torch.testing.assert_close(found[1], inner.weights(net.blocks[1].norms[0](net.activations(x)[0].transpose(1, 2))))
     assert attention.attention_weights(GRU((5, 3), 2, reading="attention"), x)[0][0].shape == (2, 1, 1, 5)
     with pytest.raises(ConfigError, match="attention"):
         attention.attention_weights(GRU((5, 3), 2), x)

@@ -107,9 +107,7 @@ def test_the_rest_of_what_is_recorded(finished):
     np.testing.assert_allclose(
         found["gradient_by_distance"]["values"][2], gradients.input_jacobians(learner, x).mean(0), rtol=1e-4
     )
-    np.testing.assert_allclose(
-        found["retention_time"]["values"][2, 0], gates.retention_times(learner, x)[0], rtol=1e-4
-    )
+    np.testing.assert_allclose(found["retention_time"]["values"][2, 0], gates.retention_times(learner, x)[0], rtol=1e-4)
     drift = found["state_drift"]["values"]
     assert drift.shape == (2, 2, T)
     assert (drift[0, 0] == 0).all()

@@ -63,8 +63,14 @@ def test_report_shows_and_exports_them(tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 4
     assert rows[0] == {
-        "stream": "Split Digits, class", "strategy": "ewc", "seed": "0", "task": "1", "row": "1", "class": "0",
-        "events": "2", "first_forgotten_after_task": "2",
+        "stream": "Split Digits, class",
+        "strategy": "ewc",
+        "seed": "0",
+        "task": "1",
+        "row": "1",
+        "class": "0",
+        "events": "2",
+        "first_forgotten_after_task": "2",
     }
     with (tmp_path / "figures" / "forgetting_events.csv").open() as file:
         shares = [float(r["share of examples"]) for r in csv.DictReader(file) if r["strategy"] == "naive"]

@@ -23,9 +23,17 @@ def cell(mean=50.0, sd=1.0):
 
 @pytest.mark.parametrize(
     ("values", "sd", "verdict"),
-    [((51.9, 51.9), 1.0, "reached"), ((52.1, 52.1), 1.0, "above"), ((48.4, 48.4), 0.1, "below"),
-     ((48.6, 48.6), 0.1, "reached"), ((48.6,), None, "reached"), ((), 1.0, "failed"),
-     ((54.0, 52.0), 1.0, "open"), ((47.1, 46.9), 1.0, "below"), ((54.0,), 1.0, "above")],
+    [
+        ((51.9, 51.9), 1.0, "reached"),
+        ((52.1, 52.1), 1.0, "above"),
+        ((48.4, 48.4), 0.1, "below"),
+        ((48.6, 48.6), 0.1, "reached"),
+        ((48.6,), None, "reached"),
+        ((), 1.0, "failed"),
+        ((54.0, 52.0), 1.0, "open"),
+        ((47.1, 46.9), 1.0, "below"),
+        ((54.0,), 1.0, "above"),
+    ],
 )
 def test_verdict_is_two_deviations_or_the_tolerance_or_the_interval(values, sd, verdict):
     assert reproduce.Measured(cell(sd=sd), values).verdict == verdict
@@ -34,8 +42,16 @@ def test_verdict_is_two_deviations_or_the_tolerance_or_the_interval(values, sd, 
 def test_a_cell_without_a_published_number_is_measured_all_the_same(tmp_path):
     path = tmp_path / "x.yaml"
     cells = {"one": {"overrides": [], "c": {"mean": None}}, "two": {"overrides": [], "c": {"mean": 50}}}
-    fields = {"source": "s", "quantity": "average_accuracy", "scale": 100, "seeds": 1, "tolerance": 1, "common": [],
-              "columns": {"c": []}, "rows": cells}
+    fields = {
+        "source": "s",
+        "quantity": "average_accuracy",
+        "scale": 100,
+        "seeds": 1,
+        "tolerance": 1,
+        "common": [],
+        "columns": {"c": []},
+        "rows": cells,
+    }
     path.write_text("# x\n" + yaml.safe_dump(fields))
     table = reproduce.read(path)
     measured = [reproduce.Measured(c, (50.0,)) for c in table.cells]
@@ -81,8 +97,16 @@ def test_section_replaces_itself_and_leaves_the_rest(tmp_path):
 def test_cells_that_were_not_run_again_stay_with_their_command(tmp_path):
     path = tmp_path / "x.yaml"
     cells = {name: {"overrides": [], "c": {"mean": 50}} for name in ("one", "two")}
-    fields = {"source": "s", "quantity": "average_accuracy", "scale": 100, "seeds": 1, "tolerance": 1, "common": [],
-              "columns": {"c": []}, "rows": cells}
+    fields = {
+        "source": "s",
+        "quantity": "average_accuracy",
+        "scale": 100,
+        "seeds": 1,
+        "tolerance": 1,
+        "common": [],
+        "columns": {"c": []},
+        "rows": cells,
+    }
     path.write_text("# x\n" + yaml.safe_dump(fields))
     table = reproduce.read(path)
     one, two = table.cells

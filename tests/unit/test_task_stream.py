@@ -1,4 +1,3 @@
-
 import pytest
 import torch
 from scipy.stats import binomtest
@@ -248,5 +247,3 @@ def test_tasks_by_index():
             s[k]
         with pytest.raises(IndexError):
             s.test(k)
-
-

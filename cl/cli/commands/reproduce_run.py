@@ -34,8 +34,10 @@ def main(argv: list[str]) -> int:
 def facts(before: Path, after: Path) -> list[str]:
     """Return what differs around the run: data, versions, device, code (notes), and the stream (a difference)."""
     lines = []
-    prints = [(f / "fingerprint.txt").read_text().strip() if (f / "fingerprint.txt").is_file() else "" for f in
-              (before, after)]
+    prints = [
+        (f / "fingerprint.txt").read_text().strip() if (f / "fingerprint.txt").is_file() else ""
+        for f in (before, after)
+    ]
     if prints[0] != prints[1]:
         lines.append(f"different stream: fingerprint was {prints[0] or 'not recorded'}, is {prints[1]}")
     one, two = (_environment(f) for f in (before, after))

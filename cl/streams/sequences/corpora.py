@@ -84,9 +84,7 @@ def reader(archive: Path, name: str) -> Iterator[Any]:
         "subjectivity": lambda place: sentences(
             place, r"(quote|plot)\.tok\.gt9\.5000", cat_map=subjective, encoding="latin-1"
         ),
-        "qc": lambda place: readers.StringCategoryCorpusReader(
-            place, ["train.txt", "test.txt"], encoding="ISO-8859-2"
-        ),
+        "qc": lambda place: readers.StringCategoryCorpusReader(place, ["train.txt", "test.txt"], encoding="ISO-8859-2"),
     }
     with _authorised(archive.parent):
         try:
