@@ -124,6 +124,7 @@ class HeatMap:
         low: value of the darkest colour; above `high` where less is better.
         high: value of the brightest.
         marked: True outlines the cells (k, k) of row number k.
+        small: True tells values below .01 with a digit that counts, not as .00.
     """
 
     name: str
@@ -140,6 +141,15 @@ class HeatMap:
     low: float = 0.0
     high: float = 1.0
     marked: bool = False
+    small: bool = False
+
+    def told(self, value: float) -> str:
+        """Return a value as the text of a cell."""
+        if self.small and 0 < abs(value) < 0.01:
+            return f"{value:.0e}".replace("e-0", "e-")
+        if abs(value) < 0.995:
+            return f"{value:.2f}".replace("0.", ".", 1)
+        return f"{value:.{0 if self.high == 1 else 2}f}"
 
 
 @dataclass(frozen=True)

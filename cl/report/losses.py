@@ -30,6 +30,7 @@ class Kind:
         said: what a strategy does with so much of it, {}.
         digits: format of a value in a sentence.
         note: what else a reader needs.
+        small: True where good values are near 0, see `HeatMap`.
     """
 
     field: str
@@ -42,6 +43,7 @@ class Kind:
     said: str
     digits: str
     note: str = ""
+    small: bool = False
 
     def matrix(self, member: Member) -> Array:
         """Return the losses of all runs: (S, K+1, K)."""
@@ -63,6 +65,7 @@ KINDS = (
         ("mean_squared_error", "error_matrix", "error_gained"), "Error gained on each task",
         "has a mean squared error of {}", ".3g",
         " The accuracy below is the share of samples whose every error is under 0.04.",
+        small=True,
     ),
 )  # fmt: skip
 
@@ -127,7 +130,9 @@ def matrices(kind: Kind, members: Sequence[Member]) -> HeatMap:
     """The loss on every task after every task."""
     found = [interval(kind.matrix(m)[:, 1:]) for m in members]
     values = np.concatenate([f.mean.ravel() for f in found])
-    least, most = np.floor(10 * np.nanmin(values)) / 10, np.ceil(10 * np.nanmax(values)) / 10
+    ends = np.array([np.nanmin(values), np.nanmax(values)])
+    step = 10.0 ** (np.floor(np.log10(max(float(np.ptp(ends)), 1e-6))) - 1)  # of the colours' round ends
+    least, most = float(np.floor(ends[0] / step) * step), float(np.ceil(ends[1] / step) * step)
     return HeatMap(
         kind.names[1],
         f"{_title(kind)}, {kind.task} after {kind.task}",
@@ -142,9 +147,10 @@ def matrices(kind: Kind, members: Sequence[Member]) -> HeatMap:
         columns=f"{kind.task} tested",
         value=kind.unit,
         first_row=1,
-        low=max(float(most), float(least) + 0.1),
-        high=float(least),
+        low=max(most, least + step),
+        high=least,
         marked=True,
+        small=kind.small,
     )
 
 

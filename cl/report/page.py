@@ -174,10 +174,9 @@ def _ramp(heat: HeatMap) -> str:
 def _cell(heat: HeatMap, mean: float, half: float, outlined: bool) -> str:
     if not np.isfinite(mean):
         return "<td></td>"
-    sure = f' title="{mean:.3f} ± {half:.3f}"' if np.isfinite(half) else ""
+    sure = f' title="{mean:.3g} ± {half:.2g}"' if np.isfinite(half) else ""
     level = picture.level(mean, heat.low, heat.high)
-    text = f"{mean:.2f}".replace("0.", ".", 1) if abs(mean) < 0.995 else f"{mean:.{0 if heat.high == 1 else 2}f}"
-    return f'<td class="h{level}{" now" if outlined else ""}"{sure}>{text}</td>'
+    return f'<td class="h{level}{" now" if outlined else ""}"{sure}>{heat.told(mean)}</td>'
 
 
 @dataclass(frozen=True)

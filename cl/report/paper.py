@@ -178,7 +178,7 @@ def draw_heat(heat: HeatMap) -> Any:
                 value = heat.means[i][row, column]
                 if np.isfinite(value):
                     colour = "k" if (value > middle) == (heat.low < heat.high) else "w"
-                    at.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=5.5, color=colour)
+                    at.text(column, row, heat.told(value), ha="center", va="center", fontsize=5.5, color=colour)
     if image is not None:
         width, height = drawing.get_size_inches()
         box = drawing.add_axes(((width - 0.75) / width, (height - 2.25) / height, 0.12 / width, 1.9 / height))
