@@ -29,6 +29,7 @@ class Live:
         last: time of the last event.
         seconds: time between events, without the pauses of a run that was cut; a clock set back adds nothing.
         status: ``running``, or how it ended.
+        language, regression: what the loss is of, see `Results`; False of runs of earlier versions.
         rows: row number -> (total steps, accuracy (K,), loss (K,)).
         points: total steps -> (task, accuracy (K,)).
     """
@@ -43,6 +44,8 @@ class Live:
     last: float = 0.0
     seconds: float = 0.0
     status: str = "running"
+    language: bool = False
+    regression: bool = False
     rows: dict[int, tuple[int, Array, Array]] = field(default_factory=dict)
     points: dict[int, tuple[int, Array]] = field(default_factory=dict)
 
@@ -71,6 +74,8 @@ class Live:
             curve_task=np.array([self.points[p][0] for p in places], np.int64),
             curve_accuracy=np.array([self.points[p][1] for p in places], np.float64).reshape(1, len(places), k),
             task_steps=np.array([b - a for a, b in pairwise(ends)], np.int64),
+            language=self.language,
+            regression=self.regression,
         )
 
 
@@ -83,6 +88,7 @@ def follow(events: Sequence[Mapping[str, Any]]) -> Live:
         live.seconds += max(live.last - before, 0.0) if kind != "start" and before else 0.0
         if kind == "start":
             live.name, live.tasks, live.status = str(event["name"]), int(event["tasks"]), "running"
+            live.language, live.regression = (bool(event.get(name)) for name in ("language", "regression"))
         elif kind == "progress":
             live.task, live.step, live.steps = int(event["task"]), int(event["step"]), int(event["steps"])
             live.loss = float("nan") if event["loss"] is None else float(event["loss"])

@@ -177,6 +177,7 @@ class Replica:
             info=stream.info,
             tags=tuple(self.settings.tags),
             step=self.engine.total_steps - self.engine.step,
+            language=stream.language,
         )
         spoken_for = {type(t.tracker) for replica in beside for t in replica.trackers}
         for tracker in self.trackers:

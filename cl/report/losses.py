@@ -50,7 +50,7 @@ class Kind:
         return np.concatenate([getattr(r, self.field) for r in member.group.results()])
 
     def readers(self, members: Sequence[Member]) -> list[Member]:
-        """Return the members whose loss is known of this kind; of runs that go on it is not, yet."""
+        """Return the members whose loss is told of this kind."""
         return [m for m in members if self.metric in m.values]
 
 

@@ -23,6 +23,7 @@ class RunFacts:
         info: facts of the stream.
         tags: free labels.
         step: steps of the tasks that were finished before, for a resumed run.
+        language: True if a text is predicted character by character.
         leads: False for a replica beside which another one has such a tracker, which speaks for both on a screen.
     """
 
@@ -33,6 +34,7 @@ class RunFacts:
     info: StreamInfo
     tags: tuple[str, ...] = ()
     step: int = 0
+    language: bool = False
     leads: bool = True
 
 

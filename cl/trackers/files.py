@@ -20,10 +20,10 @@ Array = NDArray[np.float64]
 class Files(Tracker):
     """Appends one json object an event to ``progress.jsonl`` and a line a task to ``log.txt``.
 
-    Events: ``start`` (name, tasks), ``progress`` (task, step, steps, loss), ``curve`` (step, task, accuracy), ``row``
-    (k, step, accuracy, loss), ``finish`` (status); each with ``time``, seconds since the epoch. NaN is null. A resumed
-    run appends a new ``start`` and repeats what lies after its checkpoint: the later of two equal events counts.
-    Does nothing in a run without a folder.
+    Events: ``start`` (name, tasks, and what the loss is of: language, regression), ``progress`` (task, step, steps,
+    loss), ``curve`` (step, task, accuracy), ``row`` (k, step, accuracy, loss), ``finish`` (status); each with ``time``,
+    seconds since the epoch. NaN is null. A resumed run appends a new ``start`` and repeats what lies after its
+    checkpoint: the later of two equal events counts. Does nothing in a run without a folder.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,8 @@ class Files(Tracker):
         self._tasks = facts.info.n_tasks
         self._progress = _append(facts.folder / PROGRESS)
         self._log = _append(facts.folder / LOG)
-        self._event("start", name=facts.name, tasks=self._tasks)
+        kind = {"language": facts.language, "regression": facts.info.target == "real"}
+        self._event("start", name=facts.name, tasks=self._tasks, **kind)
         self._line(f"start {facts.name}: {self._tasks} tasks, scenario {facts.info.scenario}, seed {facts.info.seed}")
 
     def progress(self, task: int, step: int, steps: int, loss: float) -> None:

@@ -70,7 +70,7 @@ def test_comparison_shows_bits(sweep: Path) -> None:
 
 
 def test_a_run_whose_bits_are_not_known_is_left_out_of_the_headline(sweep: Path) -> None:
-    """A run that goes on is read from its progress, which tells no bits."""
+    """As of one that goes on, of an earlier version."""
     write(sweep, "er", 0)
     (block,) = content.blocks(groups.group([runs.load(f) for f in runs.find([sweep])]))
     labels = [m.group.label for m in block.members]

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cl import comparison, groups, runs
+from cl import comparison, groups, live, runs
 from cl.cli.compose import compose
 from cl.metrics import regression
 from cl.metrics.matrix import average_loss
@@ -70,3 +70,6 @@ def test_a_run_that_predicts_numbers_says_so(tmp_path: Path) -> None:
     found = Results.load(outcome.path)
     assert found.regression
     np.testing.assert_array_equal(found.errors, found.loss)
+    going_on = live.read(outcome.path).results(0)
+    assert going_on is not None
+    np.testing.assert_allclose(going_on.errors, found.errors)

@@ -118,6 +118,7 @@ def test_files_hold_every_event(tmp_path):
     events = read_events(tmp_path)
     assert [e["event"] for e in events] == ["start", "row", *["progress", "curve", "progress", "row"] * 3, "finish"]
     assert all(a["time"] <= b["time"] for a, b in itertools.pairwise(events))
+    assert (events[0]["language"], events[0]["regression"]) == (False, False)
     progress, curve = ({k: v for k, v in e.items() if k != "time"} for e in events[2:4])
     assert progress == {"event": "progress", "task": 0, "step": 2, "steps": 4, "loss": 0.25}
     assert curve == {"event": "curve", "step": 2, "task": 0, "accuracy": [0.75, None, None]}

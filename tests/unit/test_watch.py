@@ -59,6 +59,18 @@ def test_events_become_the_results_they_tell_of(tmp_path: Path) -> None:
         np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
 
 
+def test_what_the_loss_is_of(tmp_path: Path) -> None:
+    """Told at the start, so that a report of a run that goes on has bits, or squared errors; nothing by old runs."""
+    told = events(Results.load(write(tmp_path, "er", 0)))[:4]
+    for kind in ("language", "regression"):
+        found = live.follow([{**told[0], kind: True}, *told[1:]]).results(0)
+        assert found is not None
+        assert (found.bits.size > 0, found.errors.size > 0) == (kind == "language", kind == "regression")
+    old = live.follow(told).results(0)
+    assert old is not None
+    assert old.bits.size + old.errors.size == 0
+
+
 def test_state_in_the_middle() -> None:
     nothing = live.follow([])
     assert (nothing.tasks, nothing.done, nothing.results(0)) == (0, 0.0, None)
