@@ -204,8 +204,13 @@ def markdown(table: Table, measured: Sequence[Measured], command: str, date: str
 
 def _row(m: Measured, digits: int) -> str:
     sd = "" if m.cell.sd is None else f" ± {m.cell.sd:g}"
-    spread = f" ± {m.interval:.{digits}f}" if len(m.values) > 1 else ""
-    value = f"{m.mean:.{digits}f}{spread}" if m.values else "-"
+    least = 10.0**-digits
+
+    def told(value: float) -> str:
+        return f"{value:.1e}" if 0 < abs(value) < least else f"{value:.{digits}f}"  # a loss that is nearly none
+
+    spread = f" ± {told(m.interval)}" if len(m.values) > 1 else ""
+    value = f"{told(m.mean)}{spread}" if m.values else "-"
     published = "-" if math.isnan(m.cell.mean) else f"{m.cell.mean:g}{sd}"
     return f"| {m.cell.row} | {m.cell.column} | {published} | {value} | {len(m.values)} | {m.verdict} |"
 

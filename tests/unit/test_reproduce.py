@@ -69,6 +69,8 @@ def test_open_cells_are_counted_apart():
     row = reproduce.markdown(fractions, [reproduce.Measured(fractions.cells[0], (0.9394, 0.9396))], "lethe", "today")
     assert "| 0.94 ± 0.001 | 0.9395 ± 0.0013 | 2 | reached |" in row
     assert "0 of 1 cells within two published standard deviations or the tolerance; 1 open" in page
+    small = reproduce.markdown(fractions, [reproduce.Measured(fractions.cells[0], (3e-8,))], "lethe", "today")
+    assert "| 3.0e-08 |" in small
 
 
 def test_interval_is_students_t():
