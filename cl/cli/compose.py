@@ -2,7 +2,9 @@
 
 import contextlib
 import gc
+import importlib
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,19 +62,19 @@ def compose(words: Sequence[str], to_run: bool = True) -> Config:
 
 def settle(config: Config) -> Config:
     """Return a plain configuration with ``1`` and ``1.0`` alike where a field is a number."""
-    with _uncollected():
-        from cl.assembly import settled  # imports torch
+    if "torch" not in sys.modules:
+        _import_torch()
+    from cl.assembly import settled
 
     return settled(config)
 
 
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Spare an import the garbage collector, which walks through torch again and again: an eighth of its time."""
+def _import_torch() -> None:
+    """Import torch without the garbage collector, which would walk through it again and again."""
     was = gc.isenabled()
     gc.disable()
     try:
-        yield
+        importlib.import_module("cl.assembly")
         gc.freeze()  # what is there by now stays; later collections need not look at it
     finally:
         if was:
