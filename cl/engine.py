@@ -281,8 +281,7 @@ class Engine:
     def evaluate_row(self, row: int) -> None:
         """Measure all tasks: row 0 before training, row k after task k (1-based)."""
         started = time.perf_counter()
-        accuracy, loss = self.evaluator.row(self.strategy)
-        self.record_row(row, accuracy, loss, time.perf_counter() - started)
+        self.record_row(row, *self.evaluator.row(self.strategy), time.perf_counter() - started)
 
     def record_row(self, row: int, accuracy: Array, loss: Array, seconds: float) -> None:
         """Keep a row of the accuracy matrix: accuracy (K,) and loss (K,), and how long it took."""

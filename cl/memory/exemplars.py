@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cl.errors import expect
 from cl.memory.base import Fields, Memory
-from cl.memory.selection import select
+from cl.memory.selection import HERDING, select
 from cl.seeding import generator
 from cl.streams.base import StreamInfo, Task
 
@@ -100,7 +100,7 @@ class Exemplars(Memory):
         chosen: dict[int, Fields] = {}
         for g, positions in members.items():
             found = None
-            if how.endswith("herding") and features is not None:
+            if how in HERDING and features is not None:
                 found = torch.cat([features(data.inputs(part)) for part in torch.split(positions, CHUNK)])
             draw = generator(info.seed, "exemplars", task.index, g)
             positions = positions[select(len(positions), room, how, draw, found).to(device)]

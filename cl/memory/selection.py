@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SELECTIONS = ("first", "last", "random", "herding", "unit_herding")
+HERDING = ("herding", "unit_herding")  # by features
+SELECTIONS = ("first", "last", "random", *HERDING)
 
 
 def select(n: int, count: int, how: str, generator: torch.Generator, features: Tensor | None = None) -> Tensor:

@@ -88,6 +88,8 @@ def headline(block: Block) -> str:
     when = f"After {best.n_tasks} {{}}{several}" if finished else "So far"
     if said := losses.headline(members, when):
         return said
+    if not np.isfinite(best.metric("average_accuracy").mean):
+        return "No task is learned yet."
     text = f"{when.format('task')} {told(best)} average accuracy and still has {kept[0]:.3f} on the first task"
     if worst is not best:
         text += f"; {told(worst)} and has {kept[1]:.3f} left"

@@ -50,8 +50,8 @@ class Kind:
         return np.concatenate([getattr(r, self.field) for r in member.group.results()])
 
     def readers(self, members: Sequence[Member]) -> list[Member]:
-        """Return the members whose loss is told of this kind."""
-        return [m for m in members if self.metric in m.values]
+        """Return the members whose loss is told of this kind; none of a run whose first task goes on."""
+        return [m for m in members if self.metric in m.values and np.isfinite(m.metric(self.metric).mean)]
 
 
 KINDS = (

@@ -339,18 +339,9 @@ def test_data_swapped_between_a_cut_and_its_resume_are_refused(tmp_path, monkeyp
     def stop():
         raise KeyboardInterrupt
 
-    words = [
-        "train",
-        "stream=split_mnist",
-        "learner.hidden=[8]",
-        "training.epochs=1",
-        "training.batch_size=4",
-        "threads=1",
-        "tracker=none",
-        "measures=none",
-        f"data.root={tmp_path}",
-        f"output={tmp_path / 'runs'}",
-    ]
+    small = ["learner.hidden=[8]", "training.epochs=1", "training.batch_size=4"]
+    plain = ["threads=1", "tracker=none", "measures=none"]
+    words = ["train", "stream=split_mnist", *small, *plain, f"data.root={tmp_path}", f"output={tmp_path / 'runs'}"]
     files(tmp_path, 0)
     with monkeypatch.context() as patch:
         after_row(patch, 2, stop)

@@ -39,21 +39,17 @@ def test_verdict_is_two_deviations_or_the_tolerance_or_the_interval(values, sd, 
     assert reproduce.Measured(cell(sd=sd), values).verdict == verdict
 
 
+def table_of(folder, rows):
+    """A table `x` of one column `c`, read from a file."""
+    fields = {"source": "s", "quantity": "average_accuracy", "scale": 100, "seeds": 1, "tolerance": 1, "common": []}
+    path = folder / "x.yaml"
+    path.write_text("# x\n" + yaml.safe_dump({**fields, "columns": {"c": []}, "rows": rows}))
+    return reproduce.read(path)
+
+
 def test_a_cell_without_a_published_number_is_measured_all_the_same(tmp_path):
-    path = tmp_path / "x.yaml"
     cells = {"one": {"overrides": [], "c": {"mean": None}}, "two": {"overrides": [], "c": {"mean": 50}}}
-    fields = {
-        "source": "s",
-        "quantity": "average_accuracy",
-        "scale": 100,
-        "seeds": 1,
-        "tolerance": 1,
-        "common": [],
-        "columns": {"c": []},
-        "rows": cells,
-    }
-    path.write_text("# x\n" + yaml.safe_dump(fields))
-    table = reproduce.read(path)
+    table = table_of(tmp_path, cells)
     measured = [reproduce.Measured(c, (50.0,)) for c in table.cells]
     assert [m.verdict for m in measured] == ["not published", "reached"]
     page = reproduce.markdown(table, measured, "lethe", "today")
@@ -97,20 +93,8 @@ def test_section_replaces_itself_and_leaves_the_rest(tmp_path):
 
 
 def test_cells_that_were_not_run_again_stay_with_their_command(tmp_path):
-    path = tmp_path / "x.yaml"
     cells = {name: {"overrides": [], "c": {"mean": 50}} for name in ("one", "two")}
-    fields = {
-        "source": "s",
-        "quantity": "average_accuracy",
-        "scale": 100,
-        "seeds": 1,
-        "tolerance": 1,
-        "common": [],
-        "columns": {"c": []},
-        "rows": cells,
-    }
-    path.write_text("# x\n" + yaml.safe_dump(fields))
-    table = reproduce.read(path)
+    table = table_of(tmp_path, cells)
     one, two = table.cells
     second = reproduce.markdown(table, [reproduce.Measured(two, (50.0,))], "lethe reproduce x --row two", "monday")
     page = tmp_path / "page.md"
