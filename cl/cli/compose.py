@@ -174,7 +174,9 @@ def _nearest_key(name: str, known: Sequence[str]) -> str:
     if close:
         return f" (did you mean {f'{block}.' if block else ''}{close}?)"
     shown = [f for f in fields if not f.startswith("_")]
-    return f" (`{block}` has {', '.join(shown)})" if block and shown else nearest(name, known)
+    if not block or block not in known:
+        return nearest(name, known)
+    return f" (`{block}` has {', '.join(shown) or 'no fields, as it was chosen'})"
 
 
 def _dotted(config: Mapping[str, Any] | Sequence[Any], prefix: str = "") -> list[str]:

@@ -33,6 +33,11 @@ def test_the_fields_of_a_block_are_named_where_none_is_near():
         compose(["stream=adding", "stream.problems.0.length=600"])
 
 
+def test_a_block_without_fields_is_told():
+    with pytest.raises(ConfigError, match=r"\(`strategy` has no fields, as it was chosen\)"):
+        compose(["strategy=naive", "strategy.stength=3"])
+
+
 def test_another_block_in_the_place_of_one():
     word = f"stream.source.source={SMALL}"
     with pytest.raises(ConfigError, match=r"fields of `stream\.source\.source` alone") as error:
