@@ -51,7 +51,7 @@ class CNN(Learner):
         activation: str = "relu",
         norm: str = "none",
         init: str = "default",
-        init_std: float = 0.1,
+        init_std: float | None = None,
         init_bias: float | None = None,
         dropout: float = 0.0,
         channel_dropout: float = 0.0,

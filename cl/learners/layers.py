@@ -24,6 +24,7 @@ GAINS: dict[str, Literal["leaky_relu", "tanh", "sigmoid"]] = {
     "sigmoid": "sigmoid",
 }
 INITS = ("default", "kaiming", "xavier", "orthogonal", "normal", "truncated_normal")
+DRAWN = ("normal", "truncated_normal")  # inits with a deviation of one's own
 
 
 def sizes(name: str, values: object, empty: bool = False) -> tuple[int, ...]:
@@ -84,7 +85,7 @@ def scaled(values: Sequence[int], total: int) -> tuple[int, ...]:
 
 
 def initialise(
-    module: nn.Module, name: str, nonlinearity: str = "relu", std: float = 0.1, bias: float | None = None
+    module: nn.Module, name: str, nonlinearity: str = "relu", std: float | None = None, bias: float | None = None
 ) -> None:
     """Initialise the linear and convolution layers of `module` in place.
 
@@ -94,11 +95,14 @@ def initialise(
             Bengio 2010, uniform, gain 1), ``orthogonal`` (Saxe et al. 2014), ``normal``, or ``truncated_normal``
             (TensorFlow's: a draw beyond two deviations is drawn again).
         nonlinearity: sets the gain of ``orthogonal``.
-        std: deviation of ``normal`` and ``truncated_normal``, > 0; of the latter before it is cut, .88 of it after.
+        std: deviation of ``normal`` and ``truncated_normal``, > 0; of the latter before it is cut, .88 of it after;
+            None = .1, and the only value for the others.
         bias: where the biases of these layers start; None = at zero, and as torch draws them with ``default``.
     """
     expect(name in INITS, "learner.init", f"in {list(INITS)}", name)
-    expect(0 < std < math.inf, "learner.init_std", "> 0 and finite", std)
+    expect(std is None or 0 < std < math.inf, "learner.init_std", "> 0 and finite", std)
+    expect(std is None or name in DRAWN, "learner.init_std", f"null unless `learner.init` is in {list(DRAWN)}", std)
+    std = 0.1 if std is None else std
     expect(bias is None or math.isfinite(bias), "learner.init_bias", "a finite number or null", bias)
     gain = nn.init.calculate_gain(GAINS.get(nonlinearity, "relu"))
     for layer in module.modules():

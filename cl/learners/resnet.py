@@ -88,7 +88,7 @@ class ResNet18(Learner):
         norm: str = "batch",
         activation: str = "relu",
         init: str = "kaiming",
-        init_std: float = 0.1,
+        init_std: float | None = None,
         init_bias: float | None = None,
         zero_init_residual: bool = False,
         head: str = "auto",

@@ -112,6 +112,8 @@ def test_initial_weights_of_a_given_deviation(name):
     for std in (0, float("inf"), float("nan")):
         with pytest.raises(ConfigError, match=r"Expected `learner\.init_std` > 0 and finite, got"):
             MLP((784,), 10, init=name, init_std=std)
+    with pytest.raises(ConfigError, match=r"Expected `learner\.init_std` null unless `learner\.init` is in \["):
+        MLP((784,), 10, init="xavier", init_std=0.1)
     with pytest.raises(ConfigError, match=r"Expected `learner\.init_bias` a finite number or null, got inf"):
         MLP((784,), 10, init=name, init_bias=float("inf"))
 
