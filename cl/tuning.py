@@ -7,8 +7,10 @@ on a part of what a study may look at, its budget counted, then the final seeds 
 import dataclasses
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -109,28 +111,25 @@ class Trial:
         return cls(words, (math.nan,) * len(protocol.seeds), 0, 0.0, " ".join(str(error).split()))
 
 
-def carry_out(settings: Sequence[Setting], protocol: Protocol) -> list[Trial]:
-    """Try some settings side by side: processes of one thread on a CPU, one population on an accelerator.
+def carry_out(settings: Sequence[Setting], protocol: Protocol, pool: Executor) -> Iterator[Trial]:
+    """Try some settings, and yield what became of each in their order.
+
+    On a CPU they are tried side by side, in processes of one thread, on an accelerator as one population.
 
     Args:
         settings: (words, resolved configuration) of each.
         protocol: see `Protocol`.
+        pool: of `cl.workers.workers`, for those on a CPU.
     """
     if not settings:
-        return []
-    device = find(str(settings[0][1]["device"]))
-    if device.type != "cpu":
-        return attempt(settings, protocol)
-    from joblib import Parallel, cpu_count, delayed
-
+        return
+    if find(str(settings[0][1]["device"])).type != "cpu":
+        yield from attempt(settings, protocol)
+        return
     # One thread, also where nothing runs beside: what is found does not depend on the number of cores.
     parts = [[(words, {**config, "threads": config["threads"] or 1})] for words, config in settings]
-    if min(cpu_count(), len(settings)) == 1:
-        return [trial for part in parts for trial in attempt(part, protocol)]
-    found: list[list[Trial]] = Parallel(n_jobs=cpu_count(), backend="loky")(
-        delayed(_one)(part, protocol) for part in parts
-    )
-    return [trial for part in found for trial in part]
+    for trials in pool.map(partial(_one, protocol=protocol), parts):
+        yield from trials
 
 
 def _one(part: list[Setting], protocol: Protocol) -> list[Trial]:

@@ -38,10 +38,11 @@ class Killed(Naive):
 
 
 @pytest.mark.slow
-def test_jobs_without_memory_do_not_end_a_sweep(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_jobs_without_memory_do_not_end_a_sweep(at_once, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "killed.py").write_text(SUICIDAL)
-    words = ["hydra/launcher=cores", "hydra.launcher.n_jobs=2", "output=runs", "resume=auto"]
+    words = ["hydra/launcher=cores", f"hydra.launcher.n_jobs={at_once}", "output=runs", "resume=auto"]
     hidden = "[16],[8,100000000000000],[24]"
     assert main(["train", "-m", *SMALL, *words, f"learner.hidden={hidden}"]) == 1
     one_line(capsys, "out of memory", "learner.hidden=[8,100000000000000]", "try a smaller")
@@ -69,7 +70,9 @@ def test_a_population_without_memory_does_not_end_the_others(tmp_path, monkeypat
 
 
 @pytest.mark.slow
-def test_a_setting_without_memory_does_not_end_the_search(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("cores", [1, 2])
+def test_a_setting_without_memory_does_not_end_the_search(cores, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("joblib.cpu_count", lambda: cores)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "killed.py").write_text(SUICIDAL)
     words = [*SMALL, f"output={tmp_path}", "strategy._target_=killed.Killed,strategies.naive.Naive"]

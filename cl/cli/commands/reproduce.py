@@ -1,12 +1,9 @@
 """Run a published table and print measured beside published."""
 
 import argparse
-import multiprocessing
 import shlex
 import sys
 import time
-from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from cl.cli.commands.list import entries
@@ -50,8 +47,11 @@ def main(argv: list[str]) -> int:
 
 
 def _run(path: Path, options: argparse.Namespace, command: str) -> int:
+    from joblib import cpu_count
+
     from cl import reproduce
     from cl.cli.compose import compose
+    from cl.workers import counting, workers
 
     table = reproduce.read(path)
     cells = reproduce.select(table, options.row, options.column)
@@ -61,8 +61,11 @@ def _run(path: Path, options: argparse.Namespace, command: str) -> int:
     parts = [f"replicas={list(seeds)}"] if options.together else [f"seed={s}" for s in seeds]
     runs = [(*c.words, *options.overrides, *fixed, part.replace(" ", "")) for part in parts for c in cells]
     configs = {words: compose(words) for words in runs}
-    with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
-        ended = dict(zip(configs, _progress(pool.map(_job, configs.values()), len(configs)), strict=True))
+    ended: dict[tuple[str, ...], Ended] = {}
+    with workers(options.jobs or cpu_count()) as pool, counting("run", len(configs)) as tick:
+        for words, outcomes in zip(configs, pool.map(_job, configs.values()), strict=True):
+            ended[words] = outcomes
+            tick()
     failed = [message for outcomes in ended.values() for path, message in outcomes if path is None]
     for message in failed:
         print(f"error: {message}", file=sys.stderr)
@@ -95,19 +98,3 @@ def _job(config: dict[str, object]) -> Ended:
         return [(None, str(error))]
     good = ("complete", "skipped")
     return [(o.path, "") if o.status in good else (None, f"{o.path.name}: {o.message}") for o in outcomes]
-
-
-def _progress(jobs: Iterable[Ended], total: int) -> Iterable[Ended]:
-    """Pass jobs on and show how many are done and the time left: a bar on a terminal, a line a run elsewhere."""
-    from rich.progress import track
-
-    from cl.trackers.console import clock
-
-    if sys.stderr.isatty():
-        yield from track(jobs, description="runs", total=total)
-        return
-    started = time.monotonic()
-    for done, ended in enumerate(jobs, 1):
-        left = (time.monotonic() - started) / done * (total - done)
-        print(f"run {done}/{total}, {clock(left)} left", file=sys.stderr, flush=True)
-        yield ended

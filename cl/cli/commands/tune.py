@@ -30,6 +30,8 @@ from typing import TYPE_CHECKING, Any
 from cl.errors import ConfigError, LetheError, expect
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from cl.build import Config
     from cl.replica import Outcome
     from cl.tuning import Protocol, Trial
@@ -53,9 +55,12 @@ def main(argv: Sequence[str]) -> int:
     for name in ("--tasks", "--trials"):
         parser.add_argument(name, type=int, help=argparse.SUPPRESS)
     asked = parser.parse_intermixed_args(list(argv))
+    from joblib import cpu_count
+
     from cl.cli.compose import compose
     from cl.cli.sweep import own
     from cl.tuning import Protocol, rehearse, report
+    from cl.workers import counting, workers
 
     expect(math.isfinite(asked.validation), "--validation", "a share below 1 or a number of samples", asked.validation)
     held = asked.validation if asked.validation < 1 else int(asked.validation)
@@ -69,10 +74,16 @@ def main(argv: Sequence[str]) -> int:
     if final:
         composed = (_composed(fixed, words) for words in grid)
         rehearse((c for c in composed if not isinstance(c, ConfigError)), protocol, final[0])
-    if asked.trials is None:
-        trials = attempts(fixed, grid, protocol)
-    else:
-        trials = list(search(fixed, searched, protocol, asked.trials, asked.at_once))
+    trials = []
+    with workers(cpu_count()) as pool, counting("setting", asked.trials or len(grid)) as tick:
+        found_by_and_by = (
+            attempts(fixed, grid, protocol, pool)
+            if asked.trials is None
+            else search(fixed, searched, protocol, pool, asked.trials, asked.at_once)
+        )
+        for trial in found_by_and_by:
+            trials.append(trial)
+            tick()
     found = report(trials, protocol)
     show(trials, found)
     best = [*fixed, *found["best"]["words"]]
@@ -140,19 +151,21 @@ def _composed(fixed: Sequence[str], words: Sequence[str]) -> "Config | ConfigErr
         return error
 
 
-def attempts(fixed: Sequence[str], settings: "Sequence[tuple[str, ...]]", protocol: "Protocol") -> "list[Trial]":
-    """Try settings; those that are impossible are trials that failed."""
+def attempts(
+    fixed: Sequence[str], settings: "Sequence[tuple[str, ...]]", protocol: "Protocol", pool: "Executor"
+) -> "Iterator[Trial]":
+    """Try settings and yield what became of each; those that are impossible are trials that failed."""
     from cl.tuning import Trial, carry_out
 
-    composed = {words: _composed(fixed, words) for words in settings}
-    possible = [(words, config) for words, config in composed.items() if not isinstance(config, ConfigError)]
-    done = {trial.words: trial for trial in carry_out(possible, protocol)}
-    refused = {w: Trial.failed(w, protocol, e) for w, e in composed.items() if isinstance(e, ConfigError)}
-    return [{**done, **refused}[words] for words in settings]
+    composed = [(words, _composed(fixed, words)) for words in settings]
+    possible = [(words, config) for words, config in composed if not isinstance(config, ConfigError)]
+    done = carry_out(possible, protocol, pool)
+    for words, config in composed:
+        yield Trial.failed(words, protocol, config) if isinstance(config, ConfigError) else next(done)
 
 
 def search(
-    fixed: Sequence[str], searched: Sequence[Any], protocol: "Protocol", count: int, at_once: int
+    fixed: Sequence[str], searched: Sequence[Any], protocol: "Protocol", pool: "Executor", count: int, at_once: int
 ) -> "Iterator[Trial]":
     """Yield the trials of a search by Optuna."""
     try:
@@ -163,12 +176,12 @@ def search(
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=protocol.seeds[0]))
     for first in range(0, count, at_once):
         asked = [study.ask() for _ in range(min(at_once, count - first))]
-        done = attempts(fixed, [tuple(_suggested(trial, o) for o in searched) for trial in asked], protocol)
-        for trial, result in zip(asked, done, strict=True):
+        settings = [tuple(_suggested(trial, o) for o in searched) for trial in asked]
+        for trial, result in zip(asked, attempts(fixed, settings, protocol, pool), strict=True):
             failed = result.score < 0
             state = optuna.trial.TrialState.FAIL if failed else optuna.trial.TrialState.COMPLETE
             study.tell(trial, None if failed else result.score, state=state)
-        yield from done
+            yield result
 
 
 def _values(override: Any, trials: int | None = None) -> list[str]:
@@ -211,12 +224,13 @@ def finals(words: list[str], seeds: list[int]) -> "list[Outcome | LetheError]":
     configs = [compose([*words, f"seed={seed}"]) for seed in seeds]
     if find(str(configs[0]["device"])).type != "cpu" or len(seeds) == 1:
         return [_one(ended) for ended in run_together(configs)]
-    from joblib import Parallel, delayed
+    from joblib import cpu_count
 
-    found: list[Outcome | LetheError] = Parallel(n_jobs=-1, backend="loky")(
-        delayed(_final)({**config, "threads": config["threads"] or 1}) for config in configs
-    )
-    return found
+    from cl.workers import workers
+
+    each = [{**config, "threads": config["threads"] or 1} for config in configs]
+    with workers(min(cpu_count(), len(each))) as pool:
+        return list(pool.map(_final, each))
 
 
 def _one(ended: "list[Outcome] | Exception") -> "Outcome | LetheError":
