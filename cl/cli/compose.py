@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cl.build import Config
 from cl.cli.places import conf_folder
-from cl.errors import ConfigError, LetheError, closest, nearest
+from cl.errors import ConfigError, LetheError, closest, expect, nearest
 from cl.settings import GROUPS
 
 
@@ -97,6 +97,9 @@ def plain(config: DictConfig, choices: Mapping[str, Any]) -> Config:
     copy = OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"])
     resolved = OmegaConf.to_container(copy, resolve=True, throw_on_missing=True)
     assert isinstance(resolved, dict)
+    for group in (g for g in GROUPS if g not in resolved):  # group=[]
+        expect(group in ("measures", "tracker"), group, "one choice", [])
+        resolved[group] = {}
     named = {group: choices[group] for group in GROUPS if isinstance(choices.get(group), str)}
     for group in ("strategy", "learner", "stream"):
         target = resolved[group].get("_target_")

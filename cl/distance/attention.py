@@ -13,7 +13,7 @@ def mass_by_distance(weights: Tensor, real: Tensor | None = None) -> Tensor:
     """Return the mean attention that a step pays to the step d before it, d = 0 ... T - 1: (..., T).
 
     Averaged over the pairs of real steps that lie d apart, so that uniform attention over n steps is 1 / n wherever it
-    looks. Attention to later steps (networks that are not causal) is left out.
+    looks; NaN where no two do. Attention to later steps (networks that are not causal) is left out.
 
     Args:
         weights: (B, heads, T, T), each row sums to 1.
@@ -25,11 +25,13 @@ def mass_by_distance(weights: Tensor, real: Tensor | None = None) -> Tensor:
     pairs = (real[:, :, None] & real[:, None]).to(weights.dtype)
     sums = [(weights * pairs[:, None]).diagonal(-d, 2, 3).sum((0, 2)) for d in range(t)]
     counts = [pairs.diagonal(-d, 1, 2).sum() for d in range(t)]
-    return torch.stack(sums, 1) / torch.stack(counts).clamp_min(1)
+    return torch.stack(sums, 1) / torch.stack(counts)
 
 
 def mass_from_last(weights: Tensor, real: Tensor | None = None) -> Tensor:
     """Return the mean attention of the last real step to the step d before it, d = 0 ... T - 1: (heads, T).
+
+    NaN where no sample is so long.
 
     Args:
         weights: (B, heads, 1, T), attention that is read once.
@@ -41,7 +43,7 @@ def mass_from_last(weights: Tensor, real: Tensor | None = None) -> Tensor:
     place = last[:, None] - steps  # where each distance stands; negative beyond the first step
     there = (place >= 0).to(weights.dtype)
     found = weights[:, :, 0].gather(2, place.clamp_min(0)[:, None].expand(-1, heads, -1)) * there[:, None]
-    return found.sum(0) / there.sum(0).clamp_min(1)
+    return found.sum(0) / there.sum(0)
 
 
 def has_attention(learner: SequenceLearner) -> bool:

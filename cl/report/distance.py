@@ -24,9 +24,9 @@ def _having(members: Sequence[Member], name: str) -> list[Member]:
 
 
 def _line(member: Member, x: Array, values: Array) -> Series:
-    """Return a line of values (S, N) with a band over seeds."""
+    """Return a line of values (S, N) >= 0 with a band over seeds."""
     found = interval(values)
-    return Series(member.label, member.style, x, found.mean, found.low, found.high)
+    return Series(member.label, member.style, x, found.mean, np.maximum(found.low, 0), found.high)
 
 
 def recall(members: Sequence[Member]) -> Figure | None:

@@ -58,7 +58,7 @@ KINDS = (
     Kind(
         "bits", "bits_per_character", "bits_lost", "bits per character", "text",
         ("bits_per_character", "bits_matrix", "bits_lost"), "Bits lost of each text",
-        "needs {} bits per character", ".3f",
+        "needs {} bits per character", ".3f", " Of a text read in bytes, a character is a byte.",
     ),
     Kind(
         "errors", "mean_squared_error", "error_gained", "mean squared error", "task",

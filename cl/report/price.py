@@ -48,10 +48,10 @@ def pareto(members: Sequence[Member], name: str, title: str, x_label: str) -> Fi
         return any(a <= x and b.mean >= y and (a < x or b.mean > y) for a, b, _ in points)
 
     front = [m.label for x, y, m in points if not beaten(x, float(y.mean))]
-    series = [
-        Series(m.label, m.style, np.array([x]), y.mean[None], y.low[None], y.high[None], joined=False)
-        for x, y, m in points
-    ]
+    series = []
+    for x, y, m in points:
+        low, high = np.clip(y.low, 0, 1)[None], np.clip(y.high, 0, 1)[None]
+        series.append(Series(m.label, m.style, np.array([x]), y.mean[None], low, high, joined=False))
     return Figure(
         f"pareto_{name}",
         title,

@@ -252,6 +252,16 @@ def test_attention_of_the_last_step():
     np.testing.assert_allclose(mass, [[(0.7 + 0.6) / 2, (0.2 + 0.4) / 2, 0.1]], rtol=1e-5)
 
 
+def test_attention_at_distances_that_no_sample_has_is_not_known():
+    real = torch.tensor([[True, True, False, False]] * 2)
+    weights = real[:, None, None].expand(2, 1, 4, 4) * 0.5
+    assert attention.mass_by_distance(weights, real)[0].tolist() == pytest.approx(
+        [0.5, 0.5, math.nan, math.nan], nan_ok=True
+    )
+    last = attention.mass_from_last(weights[:, :, :1], real)[0]
+    assert last.tolist() == pytest.approx([0.5, 0.5, math.nan, math.nan], nan_ok=True)
+
+
 def test_attention_is_found_in_transformers_and_readouts():
     x = draw(2, 5, 3)
     net = Transformer((5, 3), 2, width=8, causal=True)

@@ -38,6 +38,14 @@ def test_a_block_without_fields_is_told():
         compose(["strategy=naive", "strategy.stength=3"])
 
 
+def test_groups_of_any_number_may_be_empty():
+    config = compose(["tracker=[]", "measures=[]"])
+    assert (config["tracker"], config["measures"]) == ({}, {})
+    for group in ("strategy", "learner", "stream", "optimizer", "scheduler", "evaluation"):
+        with pytest.raises(ConfigError, match=rf"^Expected `{group}` one choice, got \[\]"):
+            compose([f"{group}=[]"])
+
+
 def test_another_block_in_the_place_of_one():
     word = f"stream.source.source={SMALL}"
     with pytest.raises(ConfigError, match=r"fields of `stream\.source\.source` alone") as error:

@@ -5,7 +5,7 @@ from cl.cli.compose import compose
 from cl.errors import ConfigError
 from cl.seeding import step_keys
 from cl.streams.data import TrainingData
-from cl.streams.sequences import Adding, Copy, GeneratedStream, KeyValueRecall, PermutedCopy
+from cl.streams.sequences import Adding, Copy, DelayedMatch, GeneratedStream, KeyValueRecall, PermutedCopy
 
 KEYS = step_keys(0, 0, 0, 3)
 SMALL = {"samples": 50, "test_samples": 20}
@@ -71,6 +71,36 @@ def test_samples_at_a_distance():
     near = next(iter(s.at_distance(1, 2, 12).in_order(100))).x
     assert near.shape[1] == 9
     assert torch.equal(near[:, -3, :8], near[:, -1, :8])
+
+
+@pytest.mark.parametrize(
+    ("problem", "distance", "steps"),
+    [
+        (DelayedMatch((1, 20), noise=0.0), 5, 7),
+        (KeyValueRecall((1, 20), steps=4), 2, 5),
+        (Adding(20), 5, 5),
+        (Copy(3, 20), 2, Copy(3, 2).length),
+    ],
+)
+def test_samples_at_a_shorter_distance_end_with_what_is_asked(problem, distance, steps):
+    """Nothing tells blank steps after the end from blank steps before it, so that there must be none."""
+    s = GeneratedStream([problem], **SMALL)
+    assert not s.info.padded
+    x, y = s.draw(s.problems[0].at(distance), 0, KEYS[0], 9)
+    own, answer, _ = problem.at(distance).draw(KEYS[0], 9)
+    assert own.shape[1] == steps < s.steps
+    assert torch.equal(x, own)
+    assert torch.equal(y, answer)
+    assert next(iter(s.at_distance(0, distance, 9).in_order(9))).x.shape == own.shape
+
+
+def test_samples_at_a_distance_of_padded_streams_and_of_tokens_are_padded():
+    """The last two features mark the match's test and the real steps."""
+    s = GeneratedStream([DelayedMatch(5), DelayedMatch(20)], **SMALL)
+    x = next(iter(s.at_distance(1, 2, 9).in_order(9))).x
+    assert s.info.padded
+    assert x.shape[1:] == s.info.input_shape
+    assert x[..., -1].sum(1).tolist() == [4] * 9
 
 
 def test_small_storage():

@@ -72,6 +72,16 @@ def test_language_after_language(languages):
         assert torch.equal(batch.x[:, 1:] - 1, batch.y[:, :-1] - offset)  # the answer is the next input
 
 
+def test_all_texts_are_those_that_are_long_enough(tmp_path):
+    texts = {"long.txt": b"abcdefghij" * 4, "short.txt": b"z" * 15, "wide.txt": "é".encode() * 15}
+    pack(tmp_path / "text/udhr2.zip", {f"udhr2/{name}": text for name, text in texts.items()})
+    assert Characters("udhr2", steps=4, test_fraction=0.25).load(tmp_path, False).group_names == ("long",)
+    read = Characters("udhr2", steps=4, level="byte", test_fraction=0.25)
+    assert read.load(tmp_path, False).group_names == ("long", "wide")  # two bytes a letter
+    with pytest.raises(ConfigError, match=r"`stream\.source\.steps` short enough for a text of udhr2"):
+        Characters("udhr2", steps=400).load(tmp_path, False)
+
+
 def test_characters_of_genesis_are_those_of_the_files(data_root):
     path, read = texts(data_root, "genesis", False)
     found = read()
@@ -198,6 +208,9 @@ def test_real_sentences(data_root):
         (lambda: Sentences(words=0), r"stream\.source\.words"),
         (lambda: Csv("x", steps=0), r"stream\.source\.steps"),
         (lambda: Csv("x", columns=["a", "a"]), r"stream\.source\.columns"),
+        (lambda: Csv("x", separator="::"), r"stream\.source\.separator"),
+        (lambda: Csv("x", decimal=";"), r"stream\.source\.decimal"),
+        (lambda: Csv("x", decimal=","), r"stream\.source\.decimal"),
         (lambda: Characters(parts=[]), r"stream\.source\.parts"),
         (lambda: Characters(parts=["german", "german"]), r"stream\.source\.parts` a list of different names"),
         (lambda: Sentences(["qc", "qc"]), r"stream\.source\.corpora` different ones"),
@@ -237,6 +250,28 @@ def test_csv_windows(tmp_path):
     torch.testing.assert_close(batch.y[0], scaled([108.0, 110.0]))
     test = next(iter(s.test(0).in_order(100)))
     torch.testing.assert_close(test.x[0, 0, 0], scaled(80.0))
+
+
+def test_csv_of_other_separators_and_decimal_marks(tmp_path):
+    (tmp_path / "comma.csv").write_text(";a;b\n" + "".join(f"{i};{i},5;{-i}\n" for i in range(60)))
+    table = Csv("comma.csv", steps=2, segments=2, separator=";", decimal=",").load(tmp_path, False)
+    assert table.class_names == ("a +1", "b +1")  # the nameless first column numbers the rows
+    with pytest.raises(DataError, match=r"as many fields in every row of .*comma\.csv.*`stream\.source\.separator`"):
+        Csv("comma.csv").load(tmp_path, False)
+    (tmp_path / "trail.csv").write_text("a,b\n" + "1,2,\n" * 60)
+    with pytest.raises(DataError, match="take a comma off the ends"):
+        Csv("trail.csv", ["a"]).load(tmp_path, False)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"), [("oops", r"a number in every row of b of .*, got 'oops' in row 3"), ("1e300", "numbers below")]
+)
+def test_csv_with_one_value_that_is_wrong(value, told, tmp_path):
+    rows = [f"{i},{i},mon" for i in range(60)]
+    rows[2] = f"2,{value},mon"
+    (tmp_path / "one.csv").write_text("\n".join(["a,b,day", *rows]))
+    with pytest.raises(DataError, match=told):
+        Csv("one.csv", steps=2, segments=2).load(tmp_path, False)
 
 
 def test_csv_by_group_and_errors(tmp_path):

@@ -24,7 +24,7 @@ class Characters(Source):
     Args:
         corpus: ``genesis`` (8 versions of one book), ``udhr2`` (one declaration in hundreds of languages),
             ``gutenberg`` (books by author) or ``shakespeare`` (speeches by character).
-        parts: which languages, authors or characters, in order; None for all of them.
+        parts: which languages, authors or characters, in order; None for all whose text is long enough.
         steps: characters T of a sample.
         level: ``character`` or ``byte`` (of UTF-8).
         test_fraction: part of each text held out, in (0, 1).
@@ -72,6 +72,10 @@ class Characters(Source):
         for part in parts:
             expect(part in found, "stream.source.parts", f"in {list(found)[:20]}", part)
         written = {part: tidy(found[part]) for part in parts}
+        if self.parts is None:  # some texts of `udhr2` are a line long
+            written = {part: text for part, text in written.items() if self._smaller_split(text) > self.steps}
+            parts = list(written)
+            expect(len(parts) > 0, "stream.source.steps", f"short enough for a text of {self.corpus}", self.steps)
         names, coded = self._coded(written)
         content: dict[str, Any] = {"class_names": names, "parts": parts}
         for split in ("train", "test"):
@@ -89,6 +93,12 @@ class Characters(Source):
             content[f"{split}_x"], content[f"{split}_y"] = torch.cat(xs), torch.cat(ys)
             content[f"{split}_group"] = torch.cat(groups)
         return content
+
+    def _smaller_split(self, text: str) -> int:
+        """Return the symbols of a text's training or test part, whichever has fewer."""
+        n = len(text.encode() if self.level == "byte" else text)
+        cut = int(n * (1 - self.test_fraction))
+        return min(cut, n - cut)
 
     def _coded(self, written: dict[str, str]) -> tuple[list[str], dict[str, Tensor]]:
         """Return the names of all symbols and each text as symbol numbers (n,)."""

@@ -61,7 +61,7 @@ class Adding(Problem):
 
 @dataclass(frozen=True)
 class Series(Problem):
-    """A stretch of a series, scaled to about [-1, 1]: what are its next values?
+    """A stretch of a series, within about [-1, 1] (autoregressive: of deviation about 1.2): what are its next values?
 
     Attributes:
         dynamics: one of `DYNAMICS`.

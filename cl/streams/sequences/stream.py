@@ -143,9 +143,13 @@ class GeneratedStream(Stream):
         self._kept: dict[tuple[str, int], Data] = {}
 
     def draw(self, problem: Problem, k: int, key: Tensor, n: int) -> tuple[Tensor, Tensor]:
-        """Draw n padded samples of a problem: x (n, T, D) or (n, T), and y in the outputs of task k."""
+        """Draw n padded samples of a problem: x (n, T, D) or (n, T), and y in the outputs of task k.
+
+        A problem shorter than T keeps its length where padding could not be told from steps that are blank.
+        """
         x, y, lengths = problem.draw(key, n)
-        missing = max(self.steps - x.shape[1], 0)
+        told = self.padded or problem.vocabulary > 0
+        missing = max(self.steps - x.shape[1], 0) if told else 0
         real = torch.ones(x.shape[:2], device=x.device)
         if lengths is not None:
             real = (torch.arange(x.shape[1], device=x.device) < lengths[:, None]).to(torch.float32)
@@ -193,8 +197,8 @@ class GeneratedStream(Stream):
     def at_distance(self, k: int, distance: int, n: int) -> Data:
         """Return n further test samples of task k with this distance between cue and use, also beyond what is trained.
 
-        They ask for nothing but what was to be remembered. Sequences are as long as the distance needs, at least T of
-        `info.input_shape`.
+        They ask for nothing but what was to be remembered. Sequences are as long as the distance needs; at least T of
+        `info.input_shape` where padding is marked (`info.padded`, tokens).
 
         Raises:
             ConfigError: the problem has no distance, or not this one.

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,6 +11,11 @@ from numpy.typing import NDArray
 
 from cl.errors import DataError, expect
 from cl.streams.sources.base import Samples, Source, Table, missing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LARGEST = 1e30  # of which float32 still holds the square of a scaled difference
 
 
 class Csv(Source):
@@ -20,13 +26,15 @@ class Csv(Source):
 
     Args:
         path: csv file with a header, absolute or relative to the data folder.
-        columns: columns to read and to predict; None for all columns of numbers.
+        columns: columns to read and to predict; None for all columns of numbers that have a name.
         steps: rows T of a window.
         horizon: next rows asked for.
         stride: rows from one window to the next.
         segments: number of groups where `group` is None.
         group: column that says which group a row belongs to, or None.
         test_fraction: part of each group held out, in (0, 1).
+        separator: what stands between two fields, one character.
+        decimal: decimal mark of the numbers, ``.`` or ``,``.
     """
 
     def __init__(
@@ -39,12 +47,20 @@ class Csv(Source):
         segments: int = 5,
         group: str | None = None,
         test_fraction: float = 0.2,
+        separator: str = ",",
+        decimal: str = ".",
     ) -> None:
         for name, value in (("steps", steps), ("horizon", horizon), ("stride", stride), ("segments", segments)):
             expect(value > 0, f"stream.source.{name}", "> 0", value)
         expect(0 < test_fraction < 1, "stream.source.test_fraction", "in (0, 1)", test_fraction)
         distinct = columns is None or len(set(columns)) == len(columns)
         expect(distinct, "stream.source.columns", "a list of different names, or null", columns)
+        expect(len(separator) == 1, "stream.source.separator", "one character", separator)
+        expect(decimal in (".", ","), "stream.source.decimal", "'.' or ','", decimal)
+        expect(
+            decimal != separator, "stream.source.decimal", "another character than `stream.source.separator`", decimal
+        )
+        self.separator, self.decimal = separator, decimal
         self.path, self.columns = path, None if columns is None else [str(c) for c in columns]
         self.steps, self.horizon, self.stride = steps, horizon, stride
         self.segments, self.group, self.test_fraction = segments, group, test_fraction
@@ -56,23 +72,19 @@ class Csv(Source):
             DataError: the file is missing or is not a table of numbers.
             ConfigError: it has not the columns asked for, or a group is too short for a window.
         """
-        import pandas as pd
-
         path = root / Path(self.path).expanduser()
         if not path.exists():
             raise missing(path, "give the path of a csv file in `stream.source.path`")
-        try:
-            frame = pd.read_csv(path)
-        except (ValueError, OSError) as error:
-            raise DataError(f"Expected a csv file with a header in {path}, got {error}") from error
-        numbers = [str(c) for c in frame.select_dtypes("number").columns if c != self.group]
-        columns = numbers if self.columns is None else self.columns
+        frame, numbers = self._read(path)
+        columns = [c for c in numbers if not c.startswith("Unnamed: ")] if self.columns is None else self.columns
         for column in columns:
             expect(column in numbers, "stream.source.columns", f"in {numbers}, the columns of numbers", column)
         expect(len(columns) > 0, "stream.source.columns", "at least one column of numbers", columns)
         values = frame[columns].to_numpy(np.float64)
         if not np.isfinite(values).all():
             raise DataError(f"Expected a number in every row of {', '.join(columns)} of {path}, got gaps; fill them")
+        if not (np.abs(values) < LARGEST).all():
+            raise DataError(f"Expected numbers below {LARGEST:g} in {path}, got {np.abs(values).max():g}")
         if self.group is None:
             bounds = np.linspace(0, len(values), self.segments + 1).astype(int)
             parts = {f"rows {a} to {b - 1}": values[a:b] for a, b in pairwise(bounds.tolist())}
@@ -83,6 +95,33 @@ class Csv(Source):
             keys = frame[self.group].astype(str)
             parts = {name: values[(keys == name).to_numpy()] for name in dict.fromkeys(keys)}
         return self._windows(parts, columns)
+
+    def _read(self, path: Path) -> tuple["pd.DataFrame", list[str]]:
+        """Return the table of a file and the names of its columns of numbers, without the group's.
+
+        Raises:
+            DataError: it is not a table, or one value spoils a column of numbers.
+        """
+        import pandas as pd
+
+        try:
+            frame = pd.read_csv(path, sep=self.separator, decimal=self.decimal)
+        except (ValueError, OSError) as error:
+            raise DataError(f"Expected a csv file with a header in {path}, got {error}") from error
+        if not isinstance(frame.index, pd.RangeIndex):  # pandas takes fields without a name for names of rows
+            raise DataError(
+                f"Expected as many fields in every row of {path} as names in its header, got more; see "
+                "`stream.source.separator` and `stream.source.decimal`, or take a comma off the ends of the rows"
+            )
+        numbers = [str(c) for c in frame.select_dtypes("number").columns if c != self.group]
+        for column in (c for c in frame if c != self.group and pd.api.types.is_string_dtype(frame[c])):
+            bad = pd.to_numeric(frame[column], errors="coerce").isna() & frame[column].notna()
+            if bad.mean() < 0.5:
+                row = int(bad.to_numpy().argmax())
+                raise DataError(
+                    f"Expected a number in every row of {column} of {path}, got {frame[column][row]!r} in row {row + 1}"
+                )
+        return frame, numbers
 
     def _windows(self, parts: dict[str, NDArray[np.float64]], columns: list[str]) -> Table:
         cuts = {name: int(len(rows) * (1 - self.test_fraction)) for name, rows in parts.items()}
