@@ -37,20 +37,23 @@ def useful() -> bool:
     return sys.platform == "linux" and multiprocessing.current_process().name != "MainProcess"
 
 
-def end_with_parent() -> None:
+def end_with_parent(parent: int | None = None) -> None:
     """Have a worker process asked to end (SIGTERM, so that a run saves its state) when the one that started it is gone.
 
     Whoever kills a command kills one process; the workers it leaves would go on with all the jobs they had been given.
     Nothing happens in a process that is no worker, that watches already, or on Windows, where a parent's number stays.
+
+    Args:
+        parent: who started it; None = whose child it is now, which is another one if that process is gone already.
     """
     name = "end with parent"
     worker = multiprocessing.current_process().name != "MainProcess"
     if not worker or any(thread.name == name for thread in threading.enumerate()):
         return
-    parent = os.getppid()
+    starter = os.getppid() if parent is None else parent
 
     def watch() -> None:
-        while os.getppid() == parent:  # not `parent_process().join()`: workers of joblib do not know theirs
+        while os.getppid() == starter:  # not `parent_process().join()`: workers of joblib do not know theirs
             time.sleep(1)
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -68,7 +71,7 @@ def apart(function: Callable[[], T]) -> T:
     """
     end_with_parent()
     ours, theirs = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.get_context("fork").Process(target=_tell, args=(function, theirs))
+    process = multiprocessing.get_context("fork").Process(target=_tell, args=(function, theirs, os.getpid()))
     process.start()
     theirs.close()
     try:
@@ -103,8 +106,8 @@ def settled(function: Callable[[], T]) -> T:
     return function()
 
 
-def _tell(function: Callable[[], T], pipe: Connection) -> None:
-    end_with_parent()
+def _tell(function: Callable[[], T], pipe: Connection, parent: int) -> None:
+    end_with_parent(parent)
     try:
         pipe.send((function(),))
     except Interrupted as stop:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cl.errors import expect
 from cl.learners.cells import GRUCell
+from cl.objectives import full
 from cl.seeding import normal
 from cl.streams.base import StreamInfo
 
@@ -61,7 +62,7 @@ class VAE(nn.Module):
             z: (..., Z) codes.
             likelihood: another one than the model was trained with: ``gaussian`` around the mean of a Bernoulli model.
         """
-        out: Tensor = self.decoder(z)
+        out = full(self.decoder(z))
         if (likelihood or self.likelihood) == "bernoulli":
             return -F.binary_cross_entropy_with_logits(out, x.expand_as(out), reduction="none").sum(-1)
         return -0.5 * ((x - self.expected(out)).square() + math.log(2 * math.pi)).sum(-1)

@@ -215,11 +215,20 @@ def measures(g: Group, groups: Sequence[Group]) -> dict[str, Array]:
         }
         given = {role: matrix for role, matrix in given.items() if matrix.shape == run.results.accuracy.shape}
         rows.append(measure(run.results, given))
-    names = {name: values.shape[1:] for row in rows for name, values in row.items()}
-    return {
-        name: np.concatenate([row.get(name, np.full((1, *shape), np.nan)) for row in rows])
-        for name, shape in names.items()
-    }
+    found = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        known = [row[name] for row in rows if name in row]
+        width = max((values.shape[1:] for values in known), default=())  # some tell only the tasks of their run
+        found[name] = np.concatenate([_filled(row.get(name), width) for row in rows])
+    return found
+
+
+def _filled(values: Array | None, width: tuple[int, ...]) -> Array:
+    """Return values (S, *) or None as (S or 1, *width), NaN where there are none."""
+    filled = np.full((1 if values is None else len(values), *width), np.nan)
+    if values is not None:
+        filled[tuple(slice(n) for n in values.shape)] = values
+    return filled
 
 
 def quantities(g: Group) -> dict[str, tuple[dict[str, Any], Array]]:

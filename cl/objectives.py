@@ -13,6 +13,7 @@ from torch import Tensor
 
 MASKED = -1e9
 IGNORE = -100
+HALF = (torch.bfloat16, torch.float16)
 NEAR = 0.04  # an error below it is none (Hochreiter and Schmidhuber 1997, the adding problem's criterion)
 
 
@@ -30,6 +31,11 @@ def mask_logits(logits: Tensor, allowed: Tensor | None) -> Tensor:
     return torch.where(allowed, logits, torch.full((), MASKED, dtype=logits.dtype, device=logits.device))
 
 
+def full(outputs: Tensor) -> Tensor:
+    """Return outputs of half precision as float32: autocast sees to it for one network, but not for stacked ones."""
+    return outputs.float() if outputs.dtype in HALF else outputs
+
+
 def per_sample_loss(logits: Tensor, y: Tensor, target: str) -> Tensor:
     """Return the loss of each sample: (B,).
 
@@ -40,9 +46,11 @@ def per_sample_loss(logits: Tensor, y: Tensor, target: str) -> Tensor:
             (mean squared error).
     """
     if target == "class":
-        return F.cross_entropy(logits, y, reduction="none")
+        return F.cross_entropy(full(logits), y, reduction="none")
     if target == "steps":
-        flat = logits.flatten(0, 1)  # a softmax along the last dimension is several times as fast as along a middle one
+        flat = full(logits).flatten(
+            0, 1
+        )  # a softmax along the last dimension is several times as fast as along a middle one
         losses = F.cross_entropy(flat, y.flatten(), reduction="none", ignore_index=IGNORE).view_as(y)
         return losses.sum(1) / (y != IGNORE).sum(1).clamp_min(1)
     return (logits - y).square().flatten(1).mean(1)
@@ -69,6 +77,7 @@ def distillation_loss(
         teacher_allowed: outputs of the teacher that take part, a subset of the student's.
         real: (B, T) bool, the steps that are not padding, or None for all.
     """
+    student, teacher = full(student), full(teacher)
     target = (mask_logits(teacher, teacher_allowed) / temperature).softmax(-1)
     log_p = (mask_logits(student, student_allowed) / temperature).log_softmax(-1)
     losses = -(target * log_p).sum(-1)

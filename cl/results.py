@@ -14,6 +14,7 @@ from cl.errors import DataError
 from cl.files import atomic_path
 
 Array = NDArray[np.float64]
+ACCURACY, ERROR, BITS = "accuracy", "minus squared error", "minus bits per character"  # of `Results.kind`
 
 
 @dataclass
@@ -63,6 +64,16 @@ class Results:
     def errors(self) -> Array:
         """Mean squared error on the test data, (S, K+1, K); (S, 0, 0) where no numbers are predicted."""
         return self.loss if self.regression else np.zeros((len(self.loss), 0, 0))
+
+    @property
+    def kind(self) -> str:
+        """What the results are told in, and what a search maximises: see `score`."""
+        return BITS if self.language else ERROR if self.regression else ACCURACY
+
+    @property
+    def score(self) -> Array:
+        """What a search maximises, (S,): the mean over tasks at the end of accuracy, or of minus the error or bits."""
+        return np.asarray({BITS: -self.bits, ERROR: -self.errors}.get(self.kind, self.accuracy)[:, -1].mean(1))
 
     @property
     def n_tasks(self) -> int:

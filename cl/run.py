@@ -215,7 +215,7 @@ def _memory_advice(error: BaseException) -> str:
 
 
 def average(outcomes: Sequence[Outcome]) -> float | None:
-    """Return the mean over replicas of the final average accuracy; None where a replica failed or is not finite."""
-    values = [o.results.accuracy[:, -1].mean() for o in outcomes if o.status != "failed"]
+    """Return the mean over replicas of `Results.score`; None where a replica failed or is not finite."""
+    values = [o.results.score.mean() for o in outcomes if o.status != "failed"]
     mean = float(np.mean(values)) if len(values) == len(outcomes) else np.nan
     return mean if np.isfinite(mean) else None

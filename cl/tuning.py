@@ -21,6 +21,7 @@ from cl.build import Config, construct
 from cl.device import find, guarantees
 from cl.engine import Engine
 from cl.errors import ConfigError, LetheError, TrainingError, expect, out_of_memory
+from cl.results import ACCURACY
 from cl.settings import Settings
 from cl.streams.base import Stream, Task
 from cl.streams.data import Data
@@ -87,10 +88,11 @@ class Trial:
 
     Attributes:
         words: the setting, as overrides.
-        scores: average accuracy on validation data after the last task, for each seed; NaN where training failed.
+        scores: `Results.score` on validation data after the last task, for each seed; NaN where training failed.
         steps: optimisation steps of all seeds.
         seconds: training and consolidation of all seeds.
         message: why it failed; "" if it did not.
+        kind: what the scores are, `Results.kind`.
     """
 
     words: tuple[str, ...]
@@ -98,6 +100,12 @@ class Trial:
     steps: int
     seconds: float
     message: str = ""
+    kind: str = ACCURACY
+
+    @property
+    def trains(self) -> bool:
+        """Whether all seeds have a score."""
+        return self.score > -math.inf
 
     @property
     def score(self) -> float:
@@ -242,12 +250,14 @@ def _alone(engine: Engine) -> TrainingError | None:
 
 
 def _trial(words: tuple[str, ...], engines: Sequence[Engine], told: Mapping[int, str]) -> Trial:
+    found = [e.results() for e in engines]
     return Trial(
         words,
-        tuple(float(e.accuracy[-1].mean()) for e in engines),
+        tuple(float(results.score[0]) for results in found),
         sum(e.total_steps for e in engines),
         sum(e.seconds["train"] + e.seconds["consolidate"] for e in engines),
         next((told[id(e)] for e in engines if id(e) in told), ""),
+        found[0].kind,
     )
 
 
@@ -258,15 +268,15 @@ def report(trials: Sequence[Trial], protocol: Protocol) -> dict[str, Any]:
         ConfigError: no trial succeeded.
     """
     best = max(trials, key=lambda t: t.score)
-    if best.score < 0:
-        reason = next((f"{' '.join(t.words)}: {t.message}" for t in trials if t.message), "no accuracy is finite")
+    if not best.trains:
+        reason = next((f"{' '.join(t.words)}: {t.message}" for t in trials if t.message), "no score is finite")
         raise ConfigError(f"Expected at least one setting that trains, got none ({reason})")
     return {
         "protocol": dataclasses.asdict(protocol),
-        "best": {"words": list(best.words), "validation_accuracy": best.score},
+        "best": {"words": list(best.words), "score": best.score, "kind": best.kind},
         "budget": {
             "settings": len(trials),
-            "failed": sum(t.score < 0 for t in trials),
+            "failed": sum(not t.trains for t in trials),
             "runs": sum(t.steps > 0 for t in trials) * len(protocol.seeds),
             "steps": sum(t.steps for t in trials),
             "seconds": sum(t.seconds for t in trials),

@@ -1,10 +1,13 @@
 """Worker processes for pieces of work of seconds to hours, and telling how far they are."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
+
+from cl.apart import end_with_parent
 
 SECONDS = 1.0  # between two plain lines, at least
 
@@ -17,7 +20,7 @@ def workers(count: int) -> Executor:
     """
     from joblib.externals.loky import ProcessPoolExecutor  # not `joblib.Parallel`: one worker of that is the caller
 
-    pool: Executor = ProcessPoolExecutor(count)
+    pool: Executor = ProcessPoolExecutor(count, initializer=end_with_parent, initargs=(os.getpid(),))
     return pool
 
 

@@ -11,7 +11,7 @@ from cl.batch import Batch
 from cl.errors import ConfigError, expect
 from cl.learners.base import Learner
 from cl.memory import SELECTIONS, Exemplars, sample_fields, slots, splits
-from cl.objectives import mask_logits
+from cl.objectives import full, mask_logits
 from cl.strategy import Aux, Network, Paper, Strategy
 from cl.streams.base import StreamInfo, Task, TrainingView
 from cl.streams.data import TrainingData, Transform
@@ -84,11 +84,11 @@ class ICaRL(Strategy):
 
     def loss(self, batch: Batch) -> Tensor | tuple[Tensor, Aux]:
         """Return the binary cross-entropy (): a sum over outputs, a mean over samples."""
-        logits = self.logits(batch.x, batch.task)
+        logits = full(self.logits(batch.x, batch.task))
         targets = F.one_hot(batch.y, self.info.n_classes).to(logits.dtype)
         if self.teacher is not None and self.distillation:
             with torch.no_grad():
-                targets = torch.where(self.old, (self.teacher(batch.x) / self.temperature).sigmoid(), targets)
+                targets = torch.where(self.old, (full(self.teacher(batch.x)) / self.temperature).sigmoid(), targets)
         losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         return (losses if self.head == "single" else losses * self.active).sum(1).mean()
 

@@ -55,21 +55,25 @@ def _switch(curve_task: Ints, curve_accuracy: Array, k: int) -> tuple[Array, Arr
     meaning="The lowest accuracy that each earlier task ever fell to after it was trained, on average.",
     source="De Lange, van de Ven and Tuytelaars 2023, equation 3 (min-ACC)",
 )
-def min_accuracy(curve_task: Ints, curve_accuracy: Array) -> Array:
-    """min-ACC, (S,): (1/(T-1)) sum_{j < T} min over points after task j of a(n, j). NaN for fewer than two tasks.
+def min_accuracy(curve_task: Ints, curve_accuracy: Array, task_steps: Ints) -> Array:
+    """min-ACC, (S,): (1/(T-1)) sum_{j < T} min over points after task j of a(n, j).
+
+    NaN for fewer than two tasks, and where the last task is not on the curve.
 
     Args:
         curve_task: (N,).
         curve_accuracy: (S, N, K).
+        task_steps: (K,) steps trained on each task that is done.
 
     >>> nan = np.nan
     >>> task = np.array([0, 0, 0, 0, 1, 1, 1, 1])
     >>> first, second = [0.5, 0.8, 0.9, 0.9, 0.6, 0.7, 0.9, 0.8], [nan, nan, nan, nan, 0.4, 0.6, 0.8, 0.8]
     >>> curve = np.stack([first, second], axis=1)[None]
-    >>> min_accuracy(task, curve).tolist()
+    >>> min_accuracy(task, curve, np.array([20, 20])).tolist()
     [0.6]
     """
-    earlier = range(_tasks_met(curve_task) - 1)
+    met = _tasks_met(curve_task)
+    earlier = range(met - 1 if len(task_steps) <= met else 0)
     lowest = [_lowest(curve_accuracy[:, curve_task > j, j : j + 1])[:, 0] for j in earlier]
     if not lowest:
         return np.full(len(curve_accuracy), np.nan)
@@ -81,23 +85,23 @@ def min_accuracy(curve_task: Ints, curve_accuracy: Array) -> Array:
     meaning="Worst-case accuracy: the last task as it is now, and every earlier task at the worst moment it had.",
     source="De Lange, van de Ven and Tuytelaars 2023, equation 4 (WC-ACC)",
 )
-def worst_case_accuracy(curve_task: Ints, curve_accuracy: Array) -> Array:
-    """WC-ACC, (S,): (1/T) a(now, T) + (1 - 1/T) min-ACC. NaN if the task in training is not on the curve.
+def worst_case_accuracy(curve_task: Ints, curve_accuracy: Array, task_steps: Ints) -> Array:
+    """WC-ACC, (S,): (1/T) a(now, T) + (1 - 1/T) min-ACC. NaN if the last task is not on the curve.
 
     >>> nan = np.nan
     >>> task = np.array([0, 0, 0, 0, 1, 1, 1, 1])
     >>> first, second = [0.5, 0.8, 0.9, 0.9, 0.6, 0.7, 0.9, 0.8], [nan, nan, nan, nan, 0.4, 0.6, 0.8, 0.8]
     >>> curve = np.stack([first, second], axis=1)[None]
-    >>> worst_case_accuracy(task, curve).round(4).tolist()  # .8 / 2 + .6 / 2
+    >>> worst_case_accuracy(task, curve, np.array([20, 20])).round(4).tolist()  # .8 / 2 + .6 / 2
     [0.7]
     """
     met = _tasks_met(curve_task)
-    if met == 0:
+    if met == 0 or len(task_steps) > met:
         return np.full(len(curve_accuracy), np.nan)
     now = curve_accuracy[:, -1, met - 1]
     if met == 1:
         return np.array(now)
-    return np.asarray(now / met + (1 - 1 / met) * min_accuracy(curve_task, curve_accuracy))
+    return np.asarray(now / met + (1 - 1 / met) * min_accuracy(curve_task, curve_accuracy, task_steps))
 
 
 @metric(
@@ -178,6 +182,8 @@ def recovery_time(
     times = np.full((curve_accuracy.shape[0], curve_accuracy.shape[2]), np.nan)
     for k in range(1, _tasks_met(curve_task)):
         inside = curve_task == k
+        if not inside.any():  # a task of fewer steps than lie between two points
+            continue
         steps = curve_step[inside] - int(task_steps[:k].sum())
         before, lowest, _ = _switch(curve_task, curve_accuracy, k)
         measured = np.isfinite(before) & np.isfinite(lowest)
@@ -247,6 +253,8 @@ def learning_curve_area(
     areas = np.full((len(accuracy), met), np.nan)
     for k in range(met):
         inside = curve_task == k
+        if not inside.any():
+            continue
         steps = np.concatenate([[0], curve_step[inside] - int(task_steps[:k].sum())])
         for s in range(len(accuracy)):
             heights = np.concatenate([accuracy[s, k, k : k + 1], curve_accuracy[s, inside, k]])

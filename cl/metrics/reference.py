@@ -41,7 +41,7 @@ def intransigence(accuracy: Array, joint: Array) -> Array:
 def share_of_gap_closed(accuracy: Array, joint: Array, naive: Array) -> Array:
     """Share of the naive-to-joint gap closed, (S,): (A - A_naive) / (A_joint - A_naive), A the average accuracy.
 
-    NaN where naive and joint do not differ.
+    NaN where naive and joint do not differ, and where one of the three runs got further than another.
 
     >>> R = np.array([[[0.5, 0.5], [0.9, 0.5], [0.6, 0.7]]])
     >>> joint = np.array([[[0.5, 0.5], [0.95, 0.5], [0.9, 0.8]]])
@@ -51,5 +51,7 @@ def share_of_gap_closed(accuracy: Array, joint: Array, naive: Array) -> Array:
     """
     floor, ceiling = average_accuracy(naive), average_accuracy(joint)
     gap = ceiling - floor
-    wide = np.abs(gap) > _SMALLEST_GAP
+    reached = tasks_learned(accuracy)
+    alike = (tasks_learned(naive) == reached) & (tasks_learned(joint) == reached)
+    wide = (np.abs(gap) > _SMALLEST_GAP) & alike
     return np.asarray(np.where(wide, (average_accuracy(accuracy) - floor) / np.where(wide, gap, 1.0), np.nan))

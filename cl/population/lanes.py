@@ -31,8 +31,6 @@ class Lanes:
         self.engines = sorted(engines, key=lambda e: -e.schedule.n)
         known = {size: passes for e in self.engines for size, passes in e.step_passes.known.items()}
         self.step_passes = StepPasses(every=False, known=known)
-        for engine in self.engines:
-            engine.step_passes = self.step_passes
         self.failed: list[tuple[Engine, Exception]] = []
         first = self.engines[0]
         self.clip_norm, self.autocast, self.device = first.update.clip_norm, first.update.autocast, first.device
@@ -73,6 +71,8 @@ class Lanes:
         """Run the steps of the task; replicas that fail are left in `failed`, the others go on."""
         started, evaluating = time.perf_counter(), sum(e.seconds["evaluate"] for e in self.engines)
         engines = list(self.engines)
+        for engine in engines:  # not before: replicas that cannot be stacked keep counts of their own
+            engine.step_passes = self.step_passes
         while ready := self._ready():
             ended: list[int] = []
             for lanes in ready:

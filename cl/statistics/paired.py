@@ -54,13 +54,13 @@ def compare(values: Mapping[str, Mapping[Key, float]]) -> list[Pair]:
     found = []
     for a, b in combinations(values, 2):
         shared = [k for k in values[a] if k in values[b] and np.isfinite([values[a][k], values[b][k]]).all()]
-        found.append((a, b, np.array([values[a][k] - values[b][k] for k in shared])))
+        found.append((a, b, _differences([values[a][k] for k in shared], [values[b][k] for k in shared])))
     tests = [_test(differences) for _, _, differences in found]
     corrected = holm([p for p, _ in tests])
     pairs = []
     for (a, b, differences), (p, wilcoxon), p_holm in zip(found, tests, corrected, strict=True):
         over = interval(differences)
-        deviation = differences.std(ddof=1) if len(differences) > 1 else np.nan
+        deviation = np.nan if len(differences) < 2 else differences.std(ddof=1) if np.ptp(differences) > 0 else 0.0
         effect = float(over.mean / deviation) if deviation > 0 else (0.0 if over.mean == 0 else np.nan)
         pairs.append(
             Pair(
@@ -68,6 +68,16 @@ def compare(values: Mapping[str, Mapping[Key, float]]) -> list[Pair]:
             )
         )
     return pairs
+
+
+def _differences(a: Sequence[float], b: Sequence[float]) -> Array:
+    """Return a - b (n,), in which what differs by rounding alone is equal."""
+    differences = np.subtract(a, b, dtype=np.float64)
+    rounding = 1e-12 * float(np.max(np.abs([a, b]), initial=0.0))
+    differences[np.abs(differences) <= rounding] = 0.0
+    if len(differences) > 0 and np.ptp(differences) <= rounding:
+        differences[:] = differences.mean()
+    return differences
 
 
 def _test(differences: Array) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 Hydra's own keeps the two configurations of every job to the end, 0.17 MB a job.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from functools import cached_property, partial
@@ -13,6 +14,7 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, setup_globals
 from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
 
+from cl.apart import end_with_parent
 from cl.workers import counting, workers
 
 
@@ -41,17 +43,18 @@ class CoresLauncher(JoblibLauncher):
         ended: dict[int, JobReturn] = {}
         with counting("job", len(jobs), bar=False) as tick:  # the jobs print, too
             if effective_n_jobs(options["n_jobs"]) == 1:  # joblib would carry them out here, where one's death ends all
-                found = self.alone.map(numbered, range(len(jobs)), jobs)
+                found = self.alone.map(numbered, range(len(jobs)), jobs, [os.getpid()] * len(jobs))
             else:
-                found = Parallel(**options)(delayed(numbered)(i, job) for i, job in enumerate(jobs))
+                found = Parallel(**options)(delayed(numbered)(i, job, os.getpid()) for i, job in enumerate(jobs))
             for i, returned in found:
                 ended[i] = returned
                 tick()
         return [ended[i] for i in range(len(jobs))]
 
 
-def numbered(i: int, job: Callable[[], JobReturn]) -> tuple[int, JobReturn]:
-    """Return a job's number and what it returns: jobs end in any order."""
+def numbered(i: int, job: Callable[[], JobReturn], launcher: int) -> tuple[int, JobReturn]:
+    """Return a job's number and what it returns: jobs end in any order. The worker ends with process `launcher`."""
+    end_with_parent(launcher)
     return i, job()
 
 

@@ -6,6 +6,7 @@ Run folders, trackers and return values are as if each job had run alone, so tha
 import contextlib
 import functools
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -111,15 +112,16 @@ def _side_by_side(parts: list[list[Config]], processes: int, gpus: int) -> list[
     from joblib import Parallel, delayed
 
     found: list[list[Ended]] = Parallel(n_jobs=processes, backend="loky")(
-        delayed(_in_worker)(part, i % gpus if gpus else None) for i, part in enumerate(parts)
+        delayed(_in_worker)(part, i % gpus if gpus else None, os.getpid()) for i, part in enumerate(parts)
     )
     return found
 
 
-def _in_worker(part: list[Config], gpu: int | None) -> list[Ended]:
+def _in_worker(part: list[Config], gpu: int | None, launcher: int) -> list[Ended]:
     """Carry out a part in a worker; if its process is killed, that is what became of its jobs, and of no others."""
-    from cl.apart import settled
+    from cl.apart import end_with_parent, settled
 
+    end_with_parent(launcher)
     try:
         return settled(lambda: carry_out(part, gpu))
     except TrainingError as error:

@@ -79,7 +79,7 @@ def test_a_setting_without_memory_does_not_end_the_search(cores, tmp_path, monke
     assert main(["tune", *words, "--final", "1,2"]) == 0
     said = capsys.readouterr().out
     assert "-inf  strategy._target_=killed.Killed" in said
-    assert "best on validation data: strategy._target_=strategies.naive.Naive" in said
+    assert "best accuracy on validation data: strategy._target_=strategies.naive.Naive" in said
     alone = [*SMALL, "strategy._target_=killed.Killed", "optimizer.lr=0.01,0.02"]
     assert main(["tune", *alone, "--final", "none"]) == 2
     one_line(capsys, "at least one setting that trains")

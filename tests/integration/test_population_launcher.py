@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -79,6 +78,17 @@ def test_an_impossible_job_leaves_the_others_together(tmp_path):
     assert states == ["complete"] * 2
 
 
+def test_replicas_that_cannot_be_stacked_count_their_own_passes(tmp_path):
+    """DER without its term takes no samples from memory: half the passes."""
+    words = [("strategy=der", "strategy.memory_size=40", f"strategy.alpha={alpha}") for alpha in (0.3, 0.0)]
+    together = carry_out([small(tmp_path / "together", *own) for own in words])
+    alone = [carry_out([small(tmp_path / "alone", *own)])[0] for own in words]
+    for name in ("passes_forward", "passes_backward"):
+        counted = [ended[0].results.costs[name] for ended in together]
+        assert counted == [ended[0].results.costs[name] for ended in alone]
+        assert counted[0] > counted[1]
+
+
 def test_replicas_with_trackers_of_their_own_speak_for_themselves(tmp_path, capsys):
     trackers = ["tracker=files", "tracker=console", "tracker=[files,console]"]
     configs = [small(tmp_path, word, f"name=r{i}") for i, word in enumerate(trackers)]
@@ -117,10 +127,11 @@ def test_a_failed_trial_does_not_end_a_search(tmp_path, capsys):
 
 def test_the_value_of_a_failed_job_is_none():
     accuracy = np.full((2, 3, 2), 0.5)
-    sound = [Outcome(Path(), "complete", "", SimpleNamespace(accuracy=a[None])) for a in accuracy]
+    sound = [Outcome(Path(), "complete", "", Results(a[None], a[None], [0])) for a in accuracy]
     assert average(sound) == 0.5
-    assert average([sound[0], Outcome(Path(), "failed", "", SimpleNamespace(accuracy=accuracy))]) is None
-    assert average([Outcome(Path(), "complete", "", SimpleNamespace(accuracy=accuracy * np.nan))]) is None
+    assert average([sound[0], Outcome(Path(), "failed", "", Results(accuracy, accuracy, [0, 1]))]) is None
+    unknown = Results(accuracy * np.nan, accuracy, [0, 1])
+    assert average([Outcome(Path(), "complete", "", unknown)]) is None
 
 
 def test_sweeps_on_a_gpu_are_populations(monkeypatch):

@@ -49,6 +49,24 @@ def test_a_setting_that_fails_is_the_worst():
     assert report([exploded, still], Protocol(seeds=(0,)))["best"]["words"] == ["optimizer.lr=0.0"]
 
 
+def test_numbers_and_texts_are_chosen_by_their_loss():
+    """Less is better: of losses .5, .2 and one that is not finite the second, although all scores are below 0."""
+
+    def tried(loss, **kind):
+        results = Results(np.zeros((1, 2, 1)), np.full((1, 2, 1), loss), [0], **kind)
+        return Trial((f"lr={loss}",), (float(results.score[0]),), 1, 1.0, kind=results.kind)
+
+    kinds = ("regression", "minus squared error", 1.0), ("language", "minus bits per character", np.log(2))
+    for kind, told, nats in kinds:
+        trials = [tried(loss, **{kind: True}) for loss in (0.5, 0.2, np.nan)]
+        found = report(trials, Protocol(seeds=(0,)))
+        assert found["best"]["words"] == ["lr=0.2"]
+        assert found["best"]["kind"] == told
+        assert found["best"]["score"] == pytest.approx(-0.2 / nats)
+        assert found["budget"]["failed"] == 1
+    assert tried(0.5).score == 0.0  # accuracy
+
+
 def test_validation_takes_the_place_of_test():
     stream = ValidationStream(TinyStream("task"), tasks=2)
     assert len(stream) == stream.info.n_tasks == 2
@@ -64,7 +82,7 @@ def test_the_command_tunes_and_runs_the_final_seeds(tmp_path, capsys, monkeypatc
     arguments = ["optimizer.lr=0.01,1e-7", f"output={tmp_path}", "--final", "0,1", "--tasks", "3", "--seeds", "5"]
     assert main(["tune", *WORDS, *arguments]) == 0
     text = capsys.readouterr().out
-    assert "best on validation data: optimizer.lr=0.01" in text
+    assert "best accuracy on validation data: optimizer.lr=0.01" in text
     assert "budget: 2 settings, 2 runs, 120 steps" in text
     folders = sorted(tmp_path.glob("split_digits/*"))
     assert [f.name.split("-")[3] for f in folders] == ["seed0", "seed1"]
@@ -89,7 +107,7 @@ def test_an_impossible_setting_fails_alone_and_the_search_is_kept(tmp_path, caps
 
 def test_the_choices_of_a_glob_are_searched(capsys, tmp_path):
     assert main(["tune", *WORDS, f"output={tmp_path}", "strategy=glob(n*i*)", "--final", "none", "--tasks", "1"]) == 0
-    assert "best on validation data: strategy=naive" in capsys.readouterr().out
+    assert "best accuracy on validation data: strategy=naive" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,15 @@
 """What happens in a process of its own comes home: values, errors and where they were raised."""
 
+import multiprocessing
 import os
 import signal
 import sys
+import time
 import traceback
 
 import pytest
 
-from cl.apart import apart
+from cl.apart import apart, end_with_parent
 from cl.errors import ConfigError, TrainingError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
@@ -25,6 +27,19 @@ def raising(error):
         raise error
 
     return a_function_of_the_user
+
+
+def end_with_process_1():
+    end_with_parent(1)
+    time.sleep(60)
+
+
+def test_a_worker_whose_starter_was_gone_before_it_began_ends():
+    """It is the child of another process then, and would watch that one."""
+    worker = multiprocessing.get_context("fork").Process(target=end_with_process_1)
+    worker.start()
+    worker.join(30)
+    assert worker.exitcode == -signal.SIGTERM
 
 
 def test_values_come_home():

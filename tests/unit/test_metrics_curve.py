@@ -25,8 +25,8 @@ POINTS = np.array(
 
 def test_hand_worked() -> None:
     # Lowest after being trained: task 0 at .6, task 1 at .5.
-    np.testing.assert_allclose(curve.min_accuracy(TASK, POINTS), [0.55])
-    np.testing.assert_allclose(curve.worst_case_accuracy(TASK, POINTS), [1.0 / 3 + 2 / 3 * 0.55])
+    np.testing.assert_allclose(curve.min_accuracy(TASK, POINTS, STEPS), [0.55])
+    np.testing.assert_allclose(curve.worst_case_accuracy(TASK, POINTS, STEPS), [1.0 / 3 + 2 / 3 * 0.55])
     # Switch to task 1: .9 -> .6; to task 2: task 0 .8 -> .8, task 1 .8 -> .5.
     np.testing.assert_allclose(curve.drop_at_switch(TASK, POINTS), [[NAN, 0.3, 0.15]])
     # Won back: min(.9, .8) - .6; (min(.8, .8) - .8 + min(.8, .7) - .5) / 2.
@@ -65,7 +65,7 @@ def curves(draw: st.DrawFn) -> np.ndarray:
 @given(curves())
 def test_laws(points: np.ndarray) -> None:
     points.setflags(write=False)
-    lowest, worst = curve.min_accuracy(TASK, points), curve.worst_case_accuracy(TASK, points)
+    lowest, worst = (metric(TASK, points, STEPS) for metric in (curve.min_accuracy, curve.worst_case_accuracy))
     assert (lowest <= points[:, -1, :2].mean(1) + 1e-12).all()
     assert (worst <= points[:, -1].mean(1) + 1e-12).all()  # WC-ACC never exceeds the average accuracy
     drop, gap = curve.drop_at_switch(TASK, points), curve.stability_gap(TASK, points)
@@ -81,21 +81,37 @@ def test_laws(points: np.ndarray) -> None:
 
 def test_a_run_cut_in_its_second_task_and_a_curve_of_the_first_task_only() -> None:
     cut = slice(0, 6)
-    np.testing.assert_allclose(curve.min_accuracy(TASK[cut], POINTS[:, cut]), [0.6])
+    np.testing.assert_allclose(curve.min_accuracy(TASK[cut], POINTS[:, cut], STEPS[:1]), [0.6])
     np.testing.assert_allclose(curve.recovery_time(STEP[cut], TASK[cut], POINTS[:, cut], STEPS[:1]), [[NAN, NAN, NAN]])
     first = POINTS.copy()
     first[:, :, 1:] = np.nan
-    np.testing.assert_allclose(curve.min_accuracy(TASK, first), [0.6])
+    np.testing.assert_allclose(curve.min_accuracy(TASK, first, STEPS), [0.6])
     np.testing.assert_allclose(curve.stability_gap(TASK, first), [[NAN, 0.2, 0.0]], atol=1e-12)
-    assert np.isnan(curve.worst_case_accuracy(TASK, first)).all()
+    assert np.isnan(curve.worst_case_accuracy(TASK, first, STEPS)).all()
+
+
+def test_a_task_without_points_is_left_out_and_the_last_one_is_not_known() -> None:
+    """A task may take fewer steps than lie between two points."""
+    kept = TASK != 1
+    step, task, points = STEP[kept], TASK[kept], POINTS[:, kept]
+    np.testing.assert_allclose(curve.recovery_time(step, task, points, STEPS, tolerance=0.11), [[NAN, NAN, 0.0]])
+    np.testing.assert_allclose(curve.drop_at_switch(task, points), [[NAN, NAN, 0.1]])
+    accuracy = np.full((1, 4, 3), 0.1)
+    first, third = np.interp(range(11), [0, 5, 10], [0.1, 0.5, 0.8]), np.interp(range(11), [0, 5, 10], [0.1, 0.2, 0.6])
+    found = curve.learning_curve_area(accuracy, step, task, points, STEPS)
+    np.testing.assert_allclose(found, [np.mean([first.mean(), third.mean()])])
+    kept = TASK != 2
+    assert np.isnan(curve.min_accuracy(TASK[kept], POINTS[:, kept], STEPS)).all()
+    assert np.isnan(curve.worst_case_accuracy(TASK[kept], POINTS[:, kept], STEPS)).all()
+    np.testing.assert_allclose(curve.worst_case_accuracy(TASK[kept], POINTS[:, kept], STEPS[:2]), [0.7])
 
 
 def test_no_points_is_nan_and_one_task_has_no_switch() -> None:
     none = np.zeros(0, np.int64)
-    assert np.isnan(curve.min_accuracy(none, np.zeros((2, 0, 3)))).all()
+    assert np.isnan(curve.min_accuracy(none, np.zeros((2, 0, 3)), none)).all()
     assert np.isnan(curve.area_under_online_curve(none, np.zeros((2, 0, 3)))).all()
     assert np.isnan(curve.stability_gap(TASK[:4], POINTS[:, :4])).all()
-    assert curve.worst_case_accuracy(TASK[:4], POINTS[:, :4]).tolist() == [0.9]
+    assert curve.worst_case_accuracy(TASK[:4], POINTS[:, :4], STEPS[:1]).tolist() == [0.9]
 
 
 def test_impossible_settings_are_named() -> None:

@@ -128,6 +128,10 @@ def test_reference_metrics_at_the_ends(accuracy: np.ndarray) -> None:
     np.testing.assert_allclose(reference.share_of_gap_closed(floor, ceiling, floor), 0.0)
     np.testing.assert_allclose(reference.share_of_gap_closed(ceiling, ceiling, floor), 1.0)
     assert np.isnan(reference.share_of_gap_closed(accuracy, ceiling, ceiling)).all()
+    cut = accuracy.copy()
+    cut[:, -1] = np.nan  # one of the three got less far: averages over other tasks do not compare
+    for unlike in ((cut, ceiling, floor), (accuracy, cut, floor), (accuracy, ceiling, cut)):
+        assert np.isnan(reference.share_of_gap_closed(*unlike)).all()
     np.testing.assert_allclose(
         reference.share_of_gap_closed(accuracy, ceiling[:1], floor[:1]), matrix.average_accuracy(accuracy), atol=1e-12
     )

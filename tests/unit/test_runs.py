@@ -8,6 +8,7 @@ import pytest
 from cl import groups as grouping
 from cl import runs
 from cl.errors import DataError
+from cl.results import Results
 from tests.fake_runs import matrix, write
 
 
@@ -69,6 +70,18 @@ def test_nothing_found_is_an_error(tmp_path: Path) -> None:
         runs.find([tmp_path])
     with pytest.raises(DataError, match="not one"):
         runs.find([tmp_path / "missing"])
+
+
+def test_runs_that_got_differently_far_have_their_values_by_task(tmp_path: Path) -> None:
+    for seed, done in enumerate((3, 2)):
+        folder = write(tmp_path, "ewc", seed)
+        results = Results.load(folder)
+        results.task_steps = np.full(done, 100)
+        results.online_accuracy = np.repeat([[0.2, 0.4, 0.6]], 100, 1).astype(np.float32)[:, : done * 100]
+        results.save(folder)
+    (found,) = groups(tmp_path)
+    values = grouping.measures(found, [found])["online_accuracy_by_task"]
+    np.testing.assert_allclose(values, [[0.2, 0.4, 0.6], [0.2, 0.4, np.nan]], rtol=1e-6)
 
 
 def test_references_are_found_and_matched_by_seed(tmp_path: Path) -> None:

@@ -69,6 +69,18 @@ def test_pairs_are_matched_by_stream_and_seed() -> None:
     assert pair.p_wilcoxon == 0.25  # 2 of the 8 signs of three differences
 
 
+def test_differences_that_are_equal_up_to_rounding_have_no_spread() -> None:
+    a = {("s", i): 0.1 * i for i in range(6)}
+    (pair,) = compare({"a": a, "b": {key: value + 0.1 for key, value in a.items()}})
+    assert pair.difference == pytest.approx(-0.1)
+    assert (pair.p, np.isnan(pair.effect)) == (0.0, True)
+    (pair,) = compare({"a": a, "b": {key: (value + 0.1) - 0.1 for key, value in a.items()}})
+    assert (pair.difference, pair.p, pair.effect) == (0.0, 1.0, 0.0)
+    tiny = [1e-8, 2e-8, 4e-8]  # errors of networks that solve a problem differ all the same
+    (pair,) = compare({"a": {("s", i): v for i, v in enumerate(tiny)}, "b": {("s", i): 1e-8 for i in range(3)}})
+    assert pair.difference == pytest.approx(4e-8 / 3)
+
+
 def test_equal_strategies_do_not_differ() -> None:
     same = {("s", i): 0.1 * i for i in range(4)}
     (pair,) = compare({"a": same, "b": dict(same)})

@@ -58,7 +58,7 @@ def report(ended: Sequence[tuple[Path, str, str]]) -> int:
             print(f"error: {name} failed: {message}", file=sys.stderr)
         elif status == "skipped":
             print(f"{path}: {message}, not run again")
-    paths = [path for path, status, _ in ended if status != "skipped" and path.is_dir()]
+    paths = list(dict.fromkeys(path for path, status, _ in ended if status != "skipped" and path.is_dir()))
     if len(paths) == 1:
         print(f"run folder: {paths[0]}\nnext: lethe report {paths[0]}")
     elif paths:

@@ -178,9 +178,8 @@ def search(
         asked = [study.ask() for _ in range(min(at_once, count - first))]
         settings = [tuple(_suggested(trial, o) for o in searched) for trial in asked]
         for trial, result in zip(asked, attempts(fixed, settings, protocol, pool), strict=True):
-            failed = result.score < 0
-            state = optuna.trial.TrialState.FAIL if failed else optuna.trial.TrialState.COMPLETE
-            study.tell(trial, None if failed else result.score, state=state)
+            state = optuna.trial.TrialState.COMPLETE if result.trains else optuna.trial.TrialState.FAIL
+            study.tell(trial, result.score if result.trains else None, state=state)
             yield result
 
 
@@ -259,7 +258,7 @@ def show(trials: "Sequence[Trial]", found: dict[str, Any]) -> None:
     budget = found["budget"]
     failed = f" ({budget['failed']} failed)" if budget["failed"] else ""
     print(
-        f"best on validation data: {' '.join(found['best']['words'])}\n"
+        f"best {found['best']['kind']} on validation data: {' '.join(found['best']['words'])}\n"
         f"budget: {budget['settings']} settings{failed}, {budget['runs']} runs, {budget['steps']} steps, "
         f"{budget['seconds']:.1f} s of training"
     )
@@ -270,11 +269,11 @@ def _tell(outcomes: "Sequence[Outcome]", split: str) -> None:
 
     from cl.statistics.intervals import interval
 
-    values = [float(o.results.accuracy[0, -1].mean()) for o in outcomes]
+    values = [float(o.results.score[0]) for o in outcomes]
     found = interval(np.array(values))
     parents = sorted({str(Path(o.path).parent) for o in outcomes})
     spread = f" +- {found.half:.4f}" if len(values) > 1 else ""
     print(
-        f"{split} accuracy of {len(values)} final seeds: {found.mean:.4f}{spread}\n"
+        f"{split} {outcomes[0].results.kind} of {len(values)} final seeds: {found.mean:.4f}{spread}\n"
         f"run folders (each with {RECORD}): {', '.join(parents)}"
     )
