@@ -70,6 +70,8 @@ class Strategy(nn.Module):
             samples, a threshold for images).
         shards: True if its own `loss` is a mean over the batch plus terms that do not depend on the batch, so that
             several processes may share one (`cl.distributed`).
+        bare: True if it asks the learner itself, so that it cannot see what another strategy does to `logits` (gates,
+            columns).
         vectorizable: True, or the reason why a population must run it replica by replica.
 
     Raises:
@@ -83,6 +85,7 @@ class Strategy(nn.Module):
     protects: ClassVar[bool | tuple[str, ...]] = False
     neutral: ClassVar[Mapping[str, Any] | None] = None
     small: ClassVar[Mapping[str, Any]] = {}
+    bare: ClassVar[bool] = False
     vectorizable: ClassVar[bool | str] = True
     shards: bool = False
 

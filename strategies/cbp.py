@@ -13,7 +13,7 @@ from cl.learners.base import Learner
 from cl.learners.chain import as_inputs, chain
 from cl.seeding import uniforms
 from cl.strategy import Aux, Moments, Paper, Strategy
-from cl.streams.base import StreamInfo
+from cl.streams.base import StreamInfo, Task
 
 UTILITIES = ("contribution", "adaptable_contribution")
 
@@ -36,12 +36,17 @@ class CBP(Strategy):
     What the optimiser remembers of the weights into and out of a replaced unit is set to zero, as the paper does for
     Adam.
 
+    Normalisation is not part of the paper's networks: its gains, shifts and statistics stay those of the unit that was
+    replaced, and where it leaves convolutions without biases nothing takes over a mean output. Outputs are averaged
+    before pooling (the authors' code: after it, and convolutions hand over nothing).
+
     Differs from the paper: Adam's counter of steps, which torch keeps for a whole parameter, is not set back, so that
     Adam's first steps of a new unit are up to 6.5 times as long as the paper's.
     """
 
     paper = Paper("Loss of plasticity in deep continual learning", 2024, "https://doi.org/10.1038/s41586-024-07711-7")
     neutral: ClassVar[Mapping[str, Any] | None] = {"rate": 0.0}
+    bare: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -69,6 +74,18 @@ class CBP(Strategy):
             self.register_buffer(f"due_{i}", torch.zeros(()))  # units to replace, a fraction until it reaches one
             # New weights are uniform with the spread of the initial ones.
             self.register_buffer(f"bound_{i}", math.sqrt(3) * self.layers[i].weight.detach().std())
+
+    @torch.no_grad()
+    def begin_task(self, task: Task) -> None:
+        """Follow another strategy to a new network (warm start), whose units are all new."""
+        layers = chain(self.learner, "cbp")
+        if layers[0] is self.layers[0]:
+            return
+        self.layers = layers
+        for i in range(len(self.most)):
+            for name in ("utility", "output", "age", "new", "due"):
+                self.get_buffer(f"{name}_{i}").zero_()
+            self.get_buffer(f"bound_{i}").copy_(math.sqrt(3) * layers[i].weight.std())
 
     def loss(self, batch: Batch) -> tuple[Tensor, Aux]:
         """Return the plain loss, and of every unit its mean output and how large it is for the utility."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from cl.batch import Batch
 from cl.errors import ConfigError, expect
 from cl.learners.base import Learner
-from cl.strategy import Aux, Strategy, overrides
+from cl.strategy import Aux, Moments, Strategy, overrides
 from cl.streams.base import StreamInfo, Task
 
 # What only one part may replace. It then speaks for all parts: a Fisher information sees the gates of XdG.
@@ -29,7 +29,8 @@ class Combined(Strategy):
     """Penalties add up; gradients, updates after a step and work between tasks go through the parts in order.
 
     The rest can only be done in one way: at most one part may have its own loss, logits, prediction, outputs in use or
-    training data, and at most one may change the network's structure.
+    training data, and at most one may change the network's structure. Where one has its own logits (gates, columns),
+    the others must ask for those (`Strategy.bare`).
 
     Args:
         learner: shared by all parts.
@@ -58,6 +59,11 @@ class Combined(Strategy):
             others = [self, *(part for part in made.values() if part is not claimant)]
             for module in others if claimant is not None else ():
                 module.__dict__.update({method: getattr(claimant, method) for method in methods})
+        gating = _claim(made, "logits")
+        for name, part in made.items():
+            if part.bare and gating not in (None, part):
+                who = f"{name} ({_name(part)}) beside {_name(gating)}"
+                raise ConfigError(f"Expected `strategy.parts` that all see the gates or columns of one, got {who}")
         for method in ("grow", "enter"):
             _claim(made, method)
         reasons = [part.vectorizable for part in made.values() if part.vectorizable is not True]
@@ -93,6 +99,12 @@ class Combined(Strategy):
         """Let every part update itself."""
         for _, part in self.each("after_step"):
             part.after_step(batch, aux)
+
+    def edit_moments(self, moments: Moments) -> None:
+        """Let every part edit what the optimiser remembers of the learner's parameters and its own."""
+        for name, part in self.each("edit_moments"):
+            own = f"parts.{name}."
+            part.edit_moments({n.removeprefix(own): m for n, m in moments.items() if n.startswith(("learner.", own))})
 
     def remember(self, batch: Batch, aux: Aux) -> None:
         """Let every part offer the batch to its memory."""

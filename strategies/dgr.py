@@ -48,6 +48,7 @@ class DGR(Strategy):
     )
     scenarios: ClassVar[tuple[str, ...]] = ("task", "domain", "class")
     protects: ClassVar[bool] = True
+    bare: ClassVar[bool] = True
 
     old: Tensor
 

@@ -32,8 +32,9 @@ class GPM(Strategy):
 
     After each task the singular vectors of a layer's inputs at some samples are added, until they hold a share of the
     energy; a step along the rest leaves the layer's answers to those inputs as they are. Separate heads are not
-    projected, shared ones are. Normalisation layers learn on the first task alone, running statistics included, unless
-    nothing is held: then it is fine-tuning with them too.
+    projected, shared ones are; with ``project=step`` the heads of other tasks stay as they are. Normalisation layers
+    learn on the first task alone, running statistics included, unless nothing is held: then it is fine-tuning with them
+    too.
 
     Differs from the paper: the projection is kept as a matrix (D, D) a layer, whose shape does not depend on the data;
     a bias counts as the weight of a constant input, where the paper's networks have none; ``project=step`` also
@@ -125,6 +126,10 @@ class GPM(Strategy):
         if self.before is not None:
             step = {f"learner.{n}": p - self.before[n] for n, p in self.learner.named_parameters()}
             kept = self.orthogonal(step)
+            if self.holds and self.head == "multi":  # moments and weight decay move heads that have no gradient
+                own = self.learner.head_rows(self.task_classes[self.tasks_seen])
+                heads = [n for n in kept if n.startswith("learner.head.")]
+                kept |= {n: kept[n] * own.reshape(-1, *(1 for _ in kept[n].shape[1:])) for n in heads}
             for name, p in self.learner.named_parameters():
                 p.sub_(step[f"learner.{name}"] - kept[f"learner.{name}"])
 

@@ -20,7 +20,8 @@ class HAT(Strategy):
     """Gate the units of each block by sigmoid(s e), e an embedding of the task learned with the weights.
 
     Args:
-        learner: blocks of one weight layer (mlp, cnn); running statistics of batch normalisation are not protected.
+        learner: blocks of one weight layer (mlp, cnn); running statistics of batch normalisation are not protected, and
+            no norm over units is possible: what it makes of protected units depends on the free ones.
         info: see `Strategy`.
         strength: c, weight of the regulariser that asks for few units not used before; .75 in the paper.
         s_max: largest slope s of the gates, and the slope at test time; 400 in the paper. In every epoch s rises
@@ -46,6 +47,8 @@ class HAT(Strategy):
         expect(s_max >= 1, "strategy.s_max", ">= 1", s_max)
         self.strength, self.s_max = strength, s_max
         self.layers = chain(learner, "hat")
+        mixes = any(isinstance(module, nn.LayerNorm | nn.GroupNorm) for module in learner.blocks.modules())
+        expect(not mixes, "learner.norm", "none or batch for hat, whose gates come after it", "layer or group")
         self.embeddings = nn.ParameterList(torch.randn(info.n_tasks, width) for width in learner.widths)
         self.before = PerParameter(self)  # weights and embeddings before the present step
         for i, width in enumerate(learner.widths):

@@ -45,6 +45,7 @@ class LwF(Strategy):
     paper = Paper("Learning without forgetting", 2016, "https://arxiv.org/abs/1606.09282")
     scenarios = ("task", "domain", "class")
     protects = ("task", "domain")
+    bare = True
     shards = True
     neutral: ClassVar[dict[str, Any]] = {"strength": 0.0, "weighting": "sum"}
     teacher: Learner

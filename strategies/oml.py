@@ -32,7 +32,8 @@ class OML(Strategy):
         learner: a learner of blocks (mlp, cnn, resnet).
         info: see `Strategy`.
         source: what to meta-train on, a source of images that are scaled to the stream's size (the paper: Omniglot), or
-            None for the training data of task 0.
+            None for the training data of task 0. Of images that the stream does not hold, as in the paper, whose
+            characters of meta-training and of the stream differ; on the unit scale, whatever the stream's is.
         root: folder of data sets.
         download: True fetches what is missing there.
         plastic: blocks of the prediction network, besides the head; the paper's has two layers, its head included.
@@ -158,6 +159,12 @@ class OML(Strategy):
         shape = self.info.input_shape
         expect(len(shape) == 3 and not isinstance(images, Remote), "stream", "images, to meta-train on images", shape)
         assert isinstance(images, Tensor)
+        own = task.train.storage
+        if isinstance(own, Tensor) and (own.dtype, own.shape[1:]) == (images.dtype, images.shape[1:]):
+            known = {image.numpy().tobytes() for image in images.cpu()}
+            seen = any(image.numpy().tobytes() in known for image in own[task.train.index].cpu())
+            rule = "of other images than the stream's, or null; here it holds those of the first task"
+            expect(not seen, "strategy.source", rule, type(self.source).__name__)
         x = F.interpolate(images.float() / table.peak, size=shape[1:], mode="area")
         return x.mean(1, keepdim=True).expand(-1, *shape).to(device), table.train.y.to(device)
 

@@ -36,8 +36,8 @@ class PackNet(Strategy):
         retrain_lr: learning rate of the retraining (SGD, momentum .9); paper: a tenth of the training rate.
         retrain_batch_size: its batch size; 32 in the paper.
 
-    Differs from the paper: owned weights are put back after every step, rather than their gradients cleared, so that
-    the promise holds for any optimiser; the copy this takes is counted in the bytes.
+    Differs from the paper: owned weights are also put back after every step, so that the promise holds for any
+    optimiser; the copy this takes is counted in the bytes.
     """
 
     paper = Paper(
@@ -86,6 +86,11 @@ class PackNet(Strategy):
         if not all(p.requires_grad for p in self.learner.parameters()):  # after the first task
             hold_statistics(self.learner)
         return self
+
+    def gradients(self, grads: dict[str, Tensor], batch: Batch, aux: Aux) -> dict[str, Tensor]:
+        """Clear those of weights that belong to an earlier task, which would count in `training.clip_norm`."""
+        free = {name: owner == 0 for name, owner in self.owner.items()}
+        return grads | {f"learner.{n}": grads[f"learner.{n}"] * mask for n, mask in free.items()}
 
     def after_step(self, batch: Batch, aux: Aux) -> None:
         """Put back every weight that belongs to an earlier task."""

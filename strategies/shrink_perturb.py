@@ -28,6 +28,8 @@ class ShrinkPerturb(Strategy):
         when: ``task`` (Ash and Adams) or ``step`` (Dohare et al. 2024, Loss of plasticity in deep continual learning).
         noise: ``fresh`` (a newly initialised network, as in the authors' code) or ``gaussian`` (N(0, 1), as the paper
             writes it; the only one for ``step``).
+
+    The authors begin with a new optimiser after it: `training.optimizer_state=reset`.
     """
 
     paper = Paper("On warm-starting neural network training", 2020, "https://arxiv.org/abs/1910.08475")

@@ -41,6 +41,7 @@ class Usage(Strategy):
 
     paper = Paper("The persistence and transience of memory", 2017, "https://doi.org/10.1016/j.neuron.2017.04.037")
     protects = ("task", "domain")
+    bare = True
     neutral: ClassVar[Mapping[str, Any] | None] = {"firm": 0.0, "fade": 0.0}
 
     def __init__(

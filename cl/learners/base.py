@@ -34,7 +34,8 @@ class Learner(nn.Module):
     """A backbone of blocks and a linear head over all outputs of the stream.
 
     Heads are rows of one linear layer: `multi` trains and asks only the rows of a sample's task (separate heads),
-    `growing` the rows of the classes met so far (rows not yet met get no gradient, as if they were added later),
+    `growing` the rows of the classes met so far (rows not yet met get no gradient, as if they were added later; weight
+    decay alone shrinks them),
     `single` all rows from the start. `auto` takes multi / single / growing / single for task / domain / class / online.
 
     Subclasses set `blocks` (an `nn.ModuleList`; each ends in its activation), `head` and `widths` (units or channels at

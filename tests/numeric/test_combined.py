@@ -11,16 +11,21 @@ from cl.errors import ConfigError
 from cl.testing import check_strategy
 from cl.testing.tiny import TinyStream, engine, state, train
 from strategies.agem import AGEM
+from strategies.cbp import CBP
 from strategies.combined import Combined
+from strategies.dgr import DGR
 from strategies.er import ER
 from strategies.ewc import EWC
 from strategies.frozen import Frozen
 from strategies.gpm import GPM
 from strategies.joint import Joint
 from strategies.l2_init import L2Init
+from strategies.lwf import LwF
 from strategies.packnet import PackNet
 from strategies.scratch import Scratch
 from strategies.si import SI
+from strategies.usage import Usage
+from strategies.warm_start import WarmStart
 from strategies.xdg import XdG
 
 
@@ -29,7 +34,10 @@ def same(one, other):
     assert all(torch.equal(one[n], other[n]) for n in one)
 
 
-@pytest.mark.parametrize(("make", "scenario"), [(ER, "class"), (EWC, "task"), (SI, "domain"), (XdG, "task")])
+@pytest.mark.parametrize(
+    ("make", "scenario"),
+    [(ER, "class"), (EWC, "task"), (SI, "domain"), (XdG, "task"), (partial(CBP, rate=0.2, maturity=2), "class")],
+)
 def test_one_part_alone_is_that_strategy(make, scenario):
     alone = train(make, TinyStream(scenario), epochs=3)
     combined = train(Combined, TinyStream(scenario), epochs=3, parts={"only": make})
@@ -107,6 +115,10 @@ def test_frozen_layers_stay_in_evaluation_mode_whatever_the_order():
         ({"a": XdG, "b": PackNet}, "logits.*XdG.*PackNet"),
         ({"first": ER, "second": partial(ER, memory_size=7)}, "first .*second"),
         ({"a": Scratch, "b": Frozen}, "grow"),
+        ({"gates": XdG, "cbp": CBP}, r"see the gates.*cbp \(CBP\) beside XdG"),
+        ({"old": LwF, "gates": XdG}, r"old \(LwF\) beside XdG"),
+        ({"gates": XdG, "u": Usage}, r"u \(Usage\) beside XdG"),
+        ({"g": DGR, "gates": XdG}, r"g \(DGR\) beside XdG"),
         ({}, "strategy.parts"),
         ({"a": {"share": 0.5}}, "_partial_"),
     ],
@@ -114,6 +126,20 @@ def test_frozen_layers_stay_in_evaluation_mode_whatever_the_order():
 def test_what_makes_no_sense_is_refused(parts, words):
     with pytest.raises(ConfigError, match=words):
         engine(Combined, TinyStream("task"), parts=parts)
+
+
+@pytest.mark.parametrize("other", [WarmStart, Scratch])
+def test_cbp_follows_another_part_to_its_new_network(other):
+    made = engine(Combined, TinyStream("task"), parts={"cbp": partial(CBP, rate=0.2, maturity=2), "new": other})
+    made.run_task(0)
+    old = made.strategy.learner
+    kept = state(old)
+    made.run_task(1)
+    cbp = made.strategy.parts["cbp"]
+    assert made.strategy.learner is not old
+    assert cbp.layers[0] is made.strategy.learner.blocks[0][1]
+    assert cbp.age_0.max() <= made.task_steps[1]
+    same(state(old), kept)
 
 
 def test_a_part_must_support_the_scenario():

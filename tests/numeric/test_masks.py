@@ -11,6 +11,7 @@ from cl.errors import ConfigError
 from cl.learners.base import Learner
 from cl.learners.chain import as_inputs, chain
 from cl.learners.cnn import CNN
+from cl.learners.mlp import MLP
 from cl.learners.ntm import NTM
 from cl.learners.recurrent import GRU, LSTM, RNN
 from cl.learners.resnet import ResNet18
@@ -24,10 +25,10 @@ from strategies.pruning import Pruning
 
 
 class Normalised(Learner):
-    def __init__(self, n_classes):
+    def __init__(self, n_classes, norm=nn.LayerNorm):
         super().__init__()
         first = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU())
-        second = nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(24, 12), nn.LayerNorm(12), nn.ReLU())
+        second = nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(24, 12), norm(12), nn.ReLU())
         self.blocks, self.head = nn.ModuleList([first, second]), nn.Linear(12, n_classes)
         self.widths = (6, 12)
 
@@ -55,6 +56,25 @@ def test_packnet_keeps_predictions_bit_for_bit(prune):
     made.run_task(2)
     assert torch.equal(before, predictions(made.strategy, stream, 0))
     assert torch.equal(middle, predictions(made.strategy, stream, 1))
+
+
+def test_packnet_leaves_the_whole_clip_to_free_weights():
+    """The step of SGD with rate 1 is the clipped gradient; what is put back afterwards is no part of it."""
+    made = engine(PackNet, TinyStream("task"), prune=0.25)
+    made.update.make_optimizer, made.update.clip_norm = (lambda p: torch.optim.SGD(p, lr=1.0)), 1e-3
+    made.run_task(0)
+    made.begin(1)
+    before = [p.detach().clone() for p in made.strategy.parameters()]
+    made.strategy.step(next(made.batches()), made.update)
+    moved = [(p - b).flatten() for p, b in zip(made.strategy.parameters(), before, strict=True)]
+    assert float(torch.cat(moved).detach().norm()) == pytest.approx(1e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize("norm", ["layer", "group"])
+def test_hat_refuses_norms_over_units(norm):
+    """What such a norm makes of protected units depends on the free ones, which later tasks train."""
+    with pytest.raises(ConfigError, match=r"`learner\.norm` none or batch for hat"):
+        engine(HAT, TinyStream("task"), make_learner=lambda i: MLP(i.input_shape, i.n_classes, hidden=(8,), norm=norm))
 
 
 def test_packnet_gives_each_task_its_share():
@@ -190,7 +210,8 @@ def used_by_hand(strategy, make_below):
 
 
 def test_hat_masks_are_one_minus_the_smaller_use():
-    strategy = engine(HAT, TinyStream("task"), make_learner=normalised).strategy
+    made = engine(HAT, TinyStream("task"), make_learner=lambda info: Normalised(info.n_classes, nn.BatchNorm1d))
+    strategy = made.strategy
     g = torch.Generator().manual_seed(0)
     used_by_hand(strategy, lambda u: torch.rand(u.shape, generator=g))
     first, second = (u.numpy() for u in strategy.used())

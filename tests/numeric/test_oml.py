@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from cl.errors import ConfigError
 from cl.learners.mlp import MLP
 from cl.seeding import generator
 from cl.streams.sources import Omniglot
@@ -128,6 +130,27 @@ def test_representation_is_meta_trained_once_and_then_frozen():
 
 def images(info):
     return MLP(info.input_shape, info.n_classes, hidden=(64, 64))
+
+
+class Drawings:
+    """A source of given images (N, 1, 4, 4)."""
+
+    def __init__(self, x, y):
+        self.table = SimpleNamespace(train=SimpleNamespace(x=x, y=y), peak=1.0)
+
+    def load(self, root, download):
+        return self.table
+
+
+def test_meta_training_on_the_images_of_the_stream_is_refused():
+    stream = TinyStream("class")
+    own = stream[0].train
+    x, y = own.storage[own.index].clone(), own.labels
+    other = Drawings(x + 1, y)
+    engine(OML, stream, make_learner=images, source=other).strategy.data(stream[0])
+    other.table.train.x[-1] = x[0]
+    with pytest.raises(ConfigError, match=r"`strategy\.source` of other images than the stream's"):
+        engine(OML, stream, make_learner=images, source=other).strategy.data(stream[0])
 
 
 @pytest.mark.slow

@@ -223,6 +223,18 @@ def test_gpm_leaves_the_answers_of_the_first_task(kind, optimizer):
     assert last < first, "the head of the new task is free to learn"
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_gpm_leaves_the_heads_of_other_tasks(decay):
+    """Adam's moments would move them long after their last gradient."""
+    made = engine(GPM, TinyStream("task"), threshold=1.0)
+    made.update.make_optimizer = lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=decay)
+    made.run_task(0)
+    before = made.strategy.learner.head.weight.detach().clone()
+    made.run_task(1)
+    moved = (made.strategy.learner.head.weight - before).abs().amax(1) > 0
+    assert moved.tolist() == [False, False, True, True, False, False]
+
+
 def test_gpm_with_less_energy_is_between_that_and_fine_tuning():
     moved = []
     for threshold in (0.0, 0.9, 0.999):
