@@ -197,6 +197,9 @@ class Strategy(nn.Module):
     def grow(self, k: int) -> None:
         """Add the modules that task k needs, or freeze parameters; no data. Replayed in order on resume."""
 
+    def follow(self) -> None:
+        """Take up a new network, which `learner` is by the `grow` of a strategy that this one is combined with."""
+
     def begin_task(self, task: "Task") -> None:
         """Prepare for a task; called after `grow`, before the first step."""
 

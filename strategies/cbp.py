@@ -13,7 +13,7 @@ from cl.learners.base import Learner
 from cl.learners.chain import as_inputs, chain
 from cl.seeding import uniforms
 from cl.strategy import Aux, Moments, Paper, Strategy
-from cl.streams.base import StreamInfo, Task
+from cl.streams.base import StreamInfo
 
 UTILITIES = ("contribution", "adaptable_contribution")
 
@@ -76,12 +76,9 @@ class CBP(Strategy):
             self.register_buffer(f"bound_{i}", math.sqrt(3) * self.layers[i].weight.detach().std())
 
     @torch.no_grad()
-    def begin_task(self, task: Task) -> None:
-        """Follow another strategy to a new network (warm start), whose units are all new."""
-        layers = chain(self.learner, "cbp")
-        if layers[0] is self.layers[0]:
-            return
-        self.layers = layers
+    def follow(self) -> None:
+        """Begin anew with a network whose units are all new."""
+        self.layers = layers = chain(self.learner, "cbp")
         for i in range(len(self.most)):
             for name in ("utility", "output", "age", "new", "due"):
                 self.get_buffer(f"{name}_{i}").zero_()

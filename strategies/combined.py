@@ -125,7 +125,9 @@ class Combined(Strategy):
         for _, part in self.each("grow"):
             part.grow(k)
             for module in (self, *(other for _, other in self.each())):
-                module.learner = part.learner
+                if module.learner is not part.learner:
+                    module.learner = part.learner
+                    module.follow()
 
     def train(self, mode: bool = True) -> "Combined":
         """Let parts that keep something in evaluation mode have the last word."""
