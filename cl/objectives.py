@@ -48,9 +48,8 @@ def per_sample_loss(logits: Tensor, y: Tensor, target: str) -> Tensor:
     if target == "class":
         return F.cross_entropy(full(logits), y, reduction="none")
     if target == "steps":
-        flat = full(logits).flatten(
-            0, 1
-        )  # a softmax along the last dimension is several times as fast as along a middle one
+        # A softmax along the last dimension is several times as fast as along a middle one.
+        flat = full(logits).flatten(0, 1)
         losses = F.cross_entropy(flat, y.flatten(), reduction="none", ignore_index=IGNORE).view_as(y)
         return losses.sum(1) / (y != IGNORE).sum(1).clamp_min(1)
     return (logits - y).square().flatten(1).mean(1)

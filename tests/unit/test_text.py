@@ -272,6 +272,7 @@ def test_csv_with_one_value_that_is_wrong(value, told, tmp_path):
     (tmp_path / "one.csv").write_text("\n".join(["a,b,day", *rows]))
     with pytest.raises(DataError, match=told):
         Csv("one.csv", steps=2, segments=2).load(tmp_path, False)
+    assert Csv("one.csv", ["a"], steps=2, segments=2).load(tmp_path, False).class_names == ("a +1",)
 
 
 def test_csv_by_group_and_errors(tmp_path):

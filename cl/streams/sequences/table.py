@@ -114,12 +114,14 @@ class Csv(Source):
                 "`stream.source.separator` and `stream.source.decimal`, or take a comma off the ends of the rows"
             )
         numbers = [str(c) for c in frame.select_dtypes("number").columns if c != self.group]
-        for column in (c for c in frame if c != self.group and pd.api.types.is_string_dtype(frame[c])):
+        asked = [c for c in frame if c != self.group and (self.columns is None or c in self.columns)]
+        for column in (c for c in asked if pd.api.types.is_string_dtype(frame[c])):
             bad = pd.to_numeric(frame[column], errors="coerce").isna() & frame[column].notna()
             if bad.mean() < 0.5:
                 row = int(bad.to_numpy().argmax())
                 raise DataError(
-                    f"Expected a number in every row of {column} of {path}, got {frame[column][row]!r} in row {row + 1}"
+                    f"Expected a number in every row of {column} of {path}, got {frame[column][row]!r} in row {row + 1}; "
+                    "or leave it out by `stream.source.columns`"
                 )
         return frame, numbers
 
