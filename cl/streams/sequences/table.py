@@ -119,10 +119,8 @@ class Csv(Source):
             bad = pd.to_numeric(frame[column], errors="coerce").isna() & frame[column].notna()
             if bad.mean() < 0.5:
                 row = int(bad.to_numpy().argmax())
-                raise DataError(
-                    f"Expected a number in every row of {column} of {path}, got {frame[column][row]!r} in row {row + 1}; "
-                    "or leave it out by `stream.source.columns`"
-                )
+                found = f"{frame[column][row]!r} in row {row + 1}; or leave it out by `stream.source.columns`"
+                raise DataError(f"Expected a number in every row of {column} of {path}, got {found}")
         return frame, numbers
 
     def _windows(self, parts: dict[str, NDArray[np.float64]], columns: list[str]) -> Table:
