@@ -145,7 +145,9 @@ def _panel(at: "Axes", figure: Figure, panel: Panel) -> None:
             error = np.nan_to_num(np.stack([s.y - s.low, s.high - s.y]))
             at.errorbar(s.x, s.y, error, color=colour, fmt=marker, markersize=4, linewidth=1, label=s.label)
         if figure.named:
-            at.annotate(s.label, (s.x[0], s.y[0]), xytext=(5, 4), textcoords="offset points", fontsize=8)
+            right = s.x[0] > np.mean(figure.x_limits())  # the label would leave the picture there
+            offset, side = ((-5, 4), "right") if right else ((5, 4), "left")
+            at.annotate(s.label, (s.x[0], s.y[0]), xytext=offset, textcoords="offset points", fontsize=8, ha=side)
     at.set_xlim(*figure.x_limits())
     at.set_ylim(*figure.y_limits())
     if panel.title:
