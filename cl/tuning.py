@@ -8,7 +8,6 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,6 +24,7 @@ from cl.results import ACCURACY
 from cl.settings import Settings
 from cl.streams.base import Stream, Task
 from cl.streams.data import Data
+from cl.workers import Workers
 
 Setting = tuple[tuple[str, ...], Config]  # words, resolved configuration
 
@@ -119,7 +119,7 @@ class Trial:
         return cls(words, (math.nan,) * len(protocol.seeds), 0, 0.0, " ".join(str(error).split()))
 
 
-def carry_out(settings: Sequence[Setting], protocol: Protocol, pool: Executor) -> Iterator[Trial]:
+def carry_out(settings: Sequence[Setting], protocol: Protocol, pool: Workers) -> Iterator[Trial]:
     """Try some settings, and yield what became of each in their order.
 
     On a CPU they are tried side by side, in processes of one thread, on an accelerator as one population.
@@ -127,7 +127,7 @@ def carry_out(settings: Sequence[Setting], protocol: Protocol, pool: Executor) -
     Args:
         settings: (words, resolved configuration) of each.
         protocol: see `Protocol`.
-        pool: of `cl.workers.workers`, for those on a CPU.
+        pool: for those on a CPU.
     """
     if not settings:
         return

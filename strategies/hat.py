@@ -47,8 +47,8 @@ class HAT(Strategy):
         expect(s_max >= 1, "strategy.s_max", ">= 1", s_max)
         self.strength, self.s_max = strength, s_max
         self.layers = chain(learner, "hat")
-        mixes = any(isinstance(module, nn.LayerNorm | nn.GroupNorm) for module in learner.blocks.modules())
-        expect(not mixes, "learner.norm", "none or batch for hat, whose gates come after it", "layer or group")
+        norms = [type(m).__name__ for m in learner.blocks.modules() if isinstance(m, nn.LayerNorm | nn.GroupNorm)]
+        expect(not norms, "learner.norm", "none or batch for hat, whose gates come after it", ", ".join(norms))
         self.embeddings = nn.ParameterList(torch.randn(info.n_tasks, width) for width in learner.widths)
         self.before = PerParameter(self)  # weights and embeddings before the present step
         for i, width in enumerate(learner.widths):

@@ -163,7 +163,7 @@ class OML(Strategy):
         if isinstance(own, Tensor) and (own.dtype, own.shape[1:]) == (images.dtype, images.shape[1:]):
             known = {image.numpy().tobytes() for image in images.cpu()}
             seen = any(image.numpy().tobytes() in known for image in own[task.train.index].cpu())
-            rule = "of other images than the stream's, or null; here it holds those of the first task"
+            rule = "null or of other images than the first task's (of Omniglot: other `strategy.source.sets`)"
             expect(not seen, "strategy.source", rule, type(self.source).__name__)
         x = F.interpolate(images.float() / table.peak, size=shape[1:], mode="area")
         return x.mean(1, keepdim=True).expand(-1, *shape).to(device), table.train.y.to(device)

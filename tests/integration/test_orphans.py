@@ -50,6 +50,45 @@ def wait(condition):
         time.sleep(0.1)
 
 
+def start(words, folder):
+    """Start a command in a session of its own."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(words, cwd=folder, env=environment, start_new_session=True, **silent)
+
+
+LONG = ["stream=split_digits", "training.epochs=100000", "learner.hidden=[16]"]
+TELLING = """
+from pathlib import Path
+from strategies.naive import Naive
+
+class Telling(Naive):
+    def begin_task(self, task):
+        Path("begun").touch()
+"""
+
+
+@pytest.mark.parametrize("command", ["search", "sweep"])
+def test_an_interruption_ends_the_pieces_at_work_and_those_to_come(tmp_path, command):
+    """As Ctrl-C on a terminal, which reaches every process; in the sweep one job runs at a time."""
+    (tmp_path / "telling.py").write_text(TELLING)
+    words = {
+        "search": ["tune", "optimizer.lr=0.1,0.2,0.3,0.4,0.5", "--final", "none"],
+        "sweep": ["train", "-m", "seed=0,1,2,3", "hydra.launcher.n_jobs=1"],
+    }[command]
+    own = ["strategy._target_=telling.Telling", "output=runs"]
+    process = start([sys.executable, "-m", "cl.cli.main", *words, *LONG, *own], tmp_path)
+    try:
+        wait(lambda: (tmp_path / "begun").exists())
+        time.sleep(1)  # in the midst of it
+        os.killpg(process.pid, signal.SIGINT)
+        wait(lambda: process.poll() is not None and not living(process.pid))
+    finally:
+        for left in living(process.pid):
+            os.kill(left, signal.SIGKILL)
+    assert process.returncode == 130
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("command", ["table", "sweep"])
 def test_nothing_goes_on_after_its_command_is_killed(tmp_path, command, number):
@@ -64,22 +103,12 @@ def test_nothing_goes_on_after_its_command_is_killed(tmp_path, command, number):
             "cl.cli.main",
             "train",
             "-m",
-            "stream=split_digits",
-            "training.epochs=100000",
-            "learner.hidden=[16]",
+            *LONG,
             "seed=0,1,2",
             "hydra.launcher.n_jobs=2",
             f"output={tmp_path / 'runs'}",
         ]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen(
-        words,
-        cwd=tmp_path,
-        env=environment,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = start(words, tmp_path)
     try:
         wait(lambda: begun.exists() or len(list((tmp_path / "runs").glob("*/*/log.txt"))) == 2)
         assert len(living(process.pid)) > 2

@@ -149,7 +149,7 @@ def test_meta_training_on_the_images_of_the_stream_is_refused():
     other = Drawings(x + 1, y)
     engine(OML, stream, make_learner=images, source=other).strategy.data(stream[0])
     other.table.train.x[-1] = x[0]
-    with pytest.raises(ConfigError, match=r"`strategy\.source` of other images than the stream's"):
+    with pytest.raises(ConfigError, match=r"`strategy\.source` null or of other images than the first task's"):
         engine(OML, stream, make_learner=images, source=other).strategy.data(stream[0])
 
 

@@ -3,10 +3,11 @@
 import io
 import os
 import sys
+import time
 
 import pytest
 
-from cl.workers import counting, workers
+from cl.workers import Workers, counting
 
 
 class Terminal(io.StringIO):
@@ -22,10 +23,31 @@ def clock(monkeypatch):
     return now
 
 
+def double(number):
+    time.sleep(0.3 * (number == 0))  # the first ends last
+    return 2 * number
+
+
 def test_one_worker_is_a_process_of_its_own():
-    with workers(1) as pool:
-        assert list(pool.map(abs, [-1, 2])) == [1, 2]
-        assert pool.submit(os.getpid).result() != os.getpid()
+    with Workers(1) as pool:
+        (found,) = pool.map(lambda _: os.getpid(), [0])
+        assert found != os.getpid()
+
+
+def test_pieces_come_back_in_their_order():
+    with Workers(2) as pool:
+        assert list(pool.map(double, range(6))) == [0, 2, 4, 6, 8, 10]
+        with pytest.raises(ZeroDivisionError):
+            list(pool.map(lambda n: 1 / n, [1, 0]))
+
+
+def test_no_piece_waits_in_a_process():
+    """So that an interruption ends with the pieces at work."""
+    handed_out = []
+    with Workers(1) as pool:
+        found = pool.map(double, (handed_out.append(i) or i for i in range(6)))
+        assert next(found) == 0
+        assert handed_out == [0, 1]
 
 
 def test_lines_say_how_many_are_done_and_the_time_left(clock, capsys):

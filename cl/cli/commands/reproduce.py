@@ -51,7 +51,7 @@ def _run(path: Path, options: argparse.Namespace, command: str) -> int:
 
     from cl import reproduce
     from cl.cli.compose import compose
-    from cl.workers import counting, workers
+    from cl.workers import Workers, counting
 
     table = reproduce.read(path)
     cells = reproduce.select(table, options.row, options.column)
@@ -62,7 +62,7 @@ def _run(path: Path, options: argparse.Namespace, command: str) -> int:
     runs = [(*c.words, *options.overrides, *fixed, part.replace(" ", "")) for part in parts for c in cells]
     configs = {words: compose(words) for words in runs}
     ended: dict[tuple[str, ...], Ended] = {}
-    with workers(options.jobs or cpu_count()) as pool, counting("run", len(configs)) as tick:
+    with Workers(options.jobs or cpu_count()) as pool, counting("run", len(configs)) as tick:
         for words, outcomes in zip(configs, pool.map(_job, configs.values()), strict=True):
             ended[words] = outcomes
             tick()

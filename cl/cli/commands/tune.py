@@ -4,7 +4,9 @@
     lethe tune stream=split_mnist strategy=er optimizer.lr='tag(log,interval(1e-4,1e-1))' --trials 20 --tasks 3
 
 Words are overrides as in `lethe train`; those with several values (a,b,c, choice, range or interval) are searched: all
-combinations, or with --trials as many as asked, chosen by Optuna (pip install 'lethe[tune]').
+combinations, or with --trials as many as asked, chosen by Optuna (pip install 'lethe[tune]'). The best has the highest
+mean over tasks, after the last one, of accuracy; of minus the squared error where numbers are predicted, of minus bits
+per character where texts are.
 
 options:
   --seeds LIST       seeds of the trials; default 1000. Seeds other than the final ones draw other streams, too
@@ -30,11 +32,10 @@ from typing import TYPE_CHECKING, Any
 from cl.errors import ConfigError, LetheError, expect
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor
-
     from cl.build import Config
     from cl.replica import Outcome
     from cl.tuning import Protocol, Trial
+    from cl.workers import Workers
 
 RECORD = "tuning.json"
 
@@ -60,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
     from cl.cli.compose import compose
     from cl.cli.sweep import own
     from cl.tuning import Protocol, rehearse, report
-    from cl.workers import counting, workers
+    from cl.workers import Workers, counting
 
     expect(math.isfinite(asked.validation), "--validation", "a share below 1 or a number of samples", asked.validation)
     held = asked.validation if asked.validation < 1 else int(asked.validation)
@@ -75,13 +76,12 @@ def main(argv: Sequence[str]) -> int:
         composed = (_composed(fixed, words) for words in grid)
         rehearse((c for c in composed if not isinstance(c, ConfigError)), protocol, final[0])
     trials = []
-    with workers(cpu_count()) as pool, counting("setting", asked.trials or len(grid)) as tick:
-        found_by_and_by = (
-            attempts(fixed, grid, protocol, pool)
-            if asked.trials is None
-            else search(fixed, searched, protocol, pool, asked.trials, asked.at_once)
-        )
-        for trial in found_by_and_by:
+    with Workers(cpu_count()) as pool, counting("setting", asked.trials or len(grid)) as tick:
+        if asked.trials is None:
+            tried = attempts(fixed, grid, protocol, pool)
+        else:
+            tried = search(fixed, searched, protocol, pool, asked.trials, asked.at_once)
+        for trial in tried:
             trials.append(trial)
             tick()
     found = report(trials, protocol)
@@ -152,7 +152,7 @@ def _composed(fixed: Sequence[str], words: Sequence[str]) -> "Config | ConfigErr
 
 
 def attempts(
-    fixed: Sequence[str], settings: "Sequence[tuple[str, ...]]", protocol: "Protocol", pool: "Executor"
+    fixed: Sequence[str], settings: "Sequence[tuple[str, ...]]", protocol: "Protocol", pool: "Workers"
 ) -> "Iterator[Trial]":
     """Try settings and yield what became of each; those that are impossible are trials that failed."""
     from cl.tuning import Trial, carry_out
@@ -165,7 +165,7 @@ def attempts(
 
 
 def search(
-    fixed: Sequence[str], searched: Sequence[Any], protocol: "Protocol", pool: "Executor", count: int, at_once: int
+    fixed: Sequence[str], searched: Sequence[Any], protocol: "Protocol", pool: "Workers", count: int, at_once: int
 ) -> "Iterator[Trial]":
     """Yield the trials of a search by Optuna."""
     try:
@@ -225,10 +225,10 @@ def finals(words: list[str], seeds: list[int]) -> "list[Outcome | LetheError]":
         return [_one(ended) for ended in run_together(configs)]
     from joblib import cpu_count
 
-    from cl.workers import workers
+    from cl.workers import Workers
 
     each = [{**config, "threads": config["threads"] or 1} for config in configs]
-    with workers(min(cpu_count(), len(each))) as pool:
+    with Workers(min(cpu_count(), len(each))) as pool:
         return list(pool.map(_final, each))
 
 
