@@ -15,7 +15,7 @@ from torch import Tensor
 from cl.files import atomic_path
 from cl.streams.fetch import NoPlace, alone
 
-FORMAT = 1
+FORMAT = 2  # 1: images of 16 bits a pixel were white
 
 
 def cache_folder() -> Path:

@@ -169,6 +169,15 @@ def test_read_only_folder(mounted, capsys):
     assert main(["compare", str(place)]) == 0
 
 
+def test_folder_below_a_file(tmp_path, capsys):
+    assert train(tmp_path / "runs") == 0
+    (tmp_path / "file").touch()
+    capsys.readouterr()
+    for words in (["train", *SMALL, f"output={tmp_path / 'file' / 'x'}"], ["report", str(tmp_path / "runs"), "--out"]):
+        assert main([*words, str(tmp_path / "file" / "x")] if words[-1] == "--out" else words) == 2
+        one_line(capsys, "Not a directory")
+
+
 def test_folder_without_permission(tmp_path, capsys):
     if os.getuid() == 0:
         pytest.skip("root may write everywhere")

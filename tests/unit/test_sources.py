@@ -133,6 +133,15 @@ def test_zip_archive_equals_folder(tmp_path):
     assert a.train.x.shape == (6, 1, 6, 6)
 
 
+def test_images_of_sixteen_bits_a_pixel_keep_their_shades(tmp_path):
+    ramp = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)
+    Image.fromarray(ramp).save(tmp_path / "deep.png")
+    files = ImageFiles([tmp_path], ["deep.png"], 1, None)
+    assert torch.equal(files[0], torch.arange(256, dtype=torch.uint8).view(1, 16, 16))
+    colour = ImageFiles([tmp_path], ["deep.png"], 3, None)
+    assert torch.equal(colour[0], files[0].expand(3, -1, -1))
+
+
 def test_image_folder_holds_out_a_part(tmp_path):
     folder(tmp_path / "pets", split=False)
     table = ImageFolder("pets", test_fraction=0.4).load(tmp_path, False)

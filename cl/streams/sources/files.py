@@ -83,6 +83,8 @@ class ImageFiles:
         where = f"{self.places[i]}: {self.names[i]}"
         try:
             with Image.open(io.BytesIO(self.raw(i))) as opened:
+                if opened.mode.startswith("I"):  # 16 bits a pixel, of which Pillow would keep what is below 256
+                    opened = Image.fromarray((np.asarray(opened).clip(0, 65535) // 257).astype(np.uint8))
                 image = opened.convert("L" if self.channels == 1 else "RGB")
         except (OSError, zipfile.BadZipFile, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise DataError(f"Expected an image in {where}, got {error}") from error
