@@ -25,8 +25,18 @@ def _having(members: Sequence[Member], name: str) -> list[Member]:
 
 def _line(member: Member, x: Array, values: Array) -> Series:
     """Return a line of values (S, N) >= 0 with a band over seeds."""
-    found = interval(values)
-    return Series(member.label, member.style, x, found.mean, np.maximum(found.low, 0), found.high)
+    found = interval(_known(values))
+    return Series(member.label, member.style, x[: len(found.mean)], found.mean, np.maximum(found.low, 0), found.high)
+
+
+def _known(values: Array) -> Array:
+    """Return values (S, N) without the last columns, where no seed has one: sequences may be shorter than the axis.
+
+    >>> _known(np.array([[1.0, np.nan, 2.0, np.nan]])).tolist()
+    [[1.0, nan, 2.0]]
+    """
+    there = np.flatnonzero(np.isfinite(values).any(0))
+    return values[:, : int(there[-1]) + 1] if len(there) else values
 
 
 def recall(members: Sequence[Member]) -> Figure | None:
@@ -197,8 +207,8 @@ def attention(members: Sequence[Member]) -> Figure | None:
             values = m.seen["attention_by_distance"][1][:, -1]
             if values.shape[1] > layer:
                 heads = np.moveaxis(values[:, layer], 1, 2)  # fewer in some layers than in others
-                mean = mean_where(heads, np.isfinite(heads))
-                series.append(_line(m, np.arange(values.shape[3], dtype=np.float64), mean))
+                mean = _known(mean_where(heads, np.isfinite(heads)))
+                series.append(m.line(np.arange(mean.shape[1], dtype=np.float64), mean))
         panels.append(Panel(f"layer {layer + 1}", tuple(series)))
     return Figure(
         "attention_by_distance",
