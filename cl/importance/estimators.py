@@ -15,7 +15,7 @@ from torch import Tensor
 from cl import objectives
 from cl.batch import Batch
 from cl.errors import ConfigError, expect
-from cl.importance.per_sample import Scores, gradient_powers
+from cl.importance.per_sample import Scores, gradient_powers, most_samples
 from cl.seeding import generator
 from cl.streams.data import Data
 
@@ -95,7 +95,7 @@ def _mean(
     """Return the mean over samples; `relabel` turns (position of the batch's first sample, batch) into labels."""
     sums: dict[str, Tensor] = {}
     start = 0
-    for batch in data.in_order(batch_size):
+    for batch in data.in_order(min(batch_size, most_samples(strategy))):
         if relabel is not None:
             batch = batch._replace(y=relabel(start, batch))
         start += len(batch.y)

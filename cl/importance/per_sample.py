@@ -1,17 +1,20 @@
-"""Sums of powers of per-sample gradients of a whole learner: layer formulas where they hold, `torch.func` elsewhere."""
+"""Sums of powers of per-sample gradients of a whole learner: formulas where they hold, `torch.func` elsewhere."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
+from torch.overrides import TorchFunctionMode
 
 from cl.batch import Batch
 from cl.importance import layers
+from cl.importance.formulas import FORMULAS, Formula
 from cl.learners.sequence import SequenceLearner
+from cl.transform import written_out
 
 if TYPE_CHECKING:
     from cl.strategy import Strategy
@@ -19,14 +22,17 @@ if TYPE_CHECKING:
 # From logits (B, ...) and the batch to V scores of each sample: (V, B).
 Scores = Callable[[Tensor, Batch], Tensor]
 FEW = 16  # samples: fewer are not worth taking together, see `at_once`
+STEPS = 32768  # samples times steps of time of a pass: what is kept of every step for the way back
+Role = tuple[nn.Parameter, Formula, str]  # a parameter, and what it is to a formula: ``weight`` or ``bias``
 
 
 def gradient_powers(strategy: "Strategy", batch: Batch, scores: Scores, power: int) -> dict[str, Tensor]:
     """Return sum_n sum_v |d score_v(x_n) / d theta|^power for every trainable parameter of the learner, by name.
 
-    The network must treat samples independently (evaluation mode). Linear and convolution layers that are called once
-    cost one backward pass a score; all other parameters take per-sample gradients by `vmap`, or one sample at a time
-    where an operation has no batching rule.
+    The network must treat samples independently (evaluation mode), and have them as first dimension. Parameters that
+    linear maps, convolutions, embeddings and normalisations alone use (`FORMULAS`), once or at every step of time, cost
+    one backward pass a score; all others take per-sample gradients by `vmap`, or one sample at a time where an
+    operation has no batching rule.
 
     Args:
         strategy: its `logits` give the outputs, gates included.
@@ -34,82 +40,93 @@ def gradient_powers(strategy: "Strategy", batch: Batch, scores: Scores, power: i
         scores: see `Scores`; it must treat samples independently.
         power: 1 or 2.
     """
-    learner = strategy.learner
-    names = {id(p): n for n, p in learner.named_parameters() if p.requires_grad}
-    parameters = {n: p for n, p in learner.named_parameters() if p.requires_grad}
-    sums = {n: torch.zeros_like(p) for n, p in parameters.items()}
-    with torch.enable_grad(), _probes(learner) as probes:
-        rows = scores(strategy("logits", batch.x, batch.task), batch)
-    direct = _direct(learner, probes, len(batch.x))
-    covered = {names[id(p)] for layer in direct for p in layer.parameters() if id(p) in names}
-    rest = {n: p for n, p in parameters.items() if n not in covered}
-    inputs = [probes[layer][0][1] for layer in direct] + list(rest.values())
-    if not inputs or not rows.requires_grad:
+    names = {p: n for n, p in strategy.learner.named_parameters() if p.requires_grad}
+    sums = {n: torch.zeros_like(p) for p, n in names.items()}
+    with torch.enable_grad():
+        with written_out(), _Uses(names, len(batch.x)) as uses:
+            logits = strategy("logits", batch.x, batch.task)
+        rows = scores(logits, batch)
+    if not names or not rows.requires_grad:
         return sums
-    used: set[str] = set()
-    outputs: dict[nn.Module, Tensor] = {}
+    roles, rest = uses.roles()
+    probes = [call.probe for call in uses.calls]
     for row in rows:
-        found = torch.autograd.grad(row.sum(), inputs, retain_graph=True, allow_unused=True)
-        used |= {n for n, g in zip(rest, found[len(direct) :], strict=True) if g is not None}
-        for layer, g in zip(direct, found, strict=False):
-            a = probes[layer][0][0]
-            if g is not None and layers.separable(layer, a):
-                outputs[layer] = outputs.get(layer, torch.zeros_like(g)) + layers.raised(g, power)
-            elif g is not None:
-                _add(sums, names, layer, layers.power_sums(layer, a, g, power))
-    for layer, raised in outputs.items():
-        _add(sums, names, layer, layers.product_sums(probes[layer][0][0], raised, power))
-    if used:
-        for name, value in _general(strategy, batch, scores, {n: rest[n] for n in used}, power).items():
-            sums[name] += value
+        found = torch.autograd.grad(row.sum(), [*probes, *names], retain_graph=True, allow_unused=True)
+        rest |= {p for p, g in zip(names, found[len(probes) :], strict=True) if g is not None}
+        for (parameter, formula, leaf), calls in roles.items():
+            pairs = [(uses.calls[i].given, g) for i in calls if (g := found[i]) is not None]
+            if pairs and parameter not in rest:
+                sums[names[parameter]] += getattr(formula, leaf)(pairs, power)
+    if rest:
+        sums |= _general(strategy, batch, scores, {n: p for p, n in names.items() if p in rest}, power)
     return sums
 
 
-def _add(sums: dict[str, Tensor], names: dict[int, str], layer: nn.Module, found: dict[str, Tensor]) -> None:
-    """Add what was found for the weight and bias of a layer, where they are trained, to `sums`."""
-    for leaf, parameter in layer.named_parameters(recurse=False):
-        if id(parameter) in names:
-            sums[names[id(parameter)]] += found[leaf]
+def most_samples(strategy: "Strategy") -> int:
+    """Return how many samples `gradient_powers` should take at most: of a sequence, every step is kept."""
+    return max(1, STEPS // _length(strategy))
 
 
-Probes = dict[nn.Module, list[tuple[Tensor, Tensor]]]
+def _length(strategy: "Strategy") -> int:
+    """Return the steps of time of a sample; 1 where there is no time."""
+    return strategy.learner.length if isinstance(strategy.learner, SequenceLearner) else 1
 
 
-@contextmanager
-def _probes(learner: nn.Module) -> Iterator[Probes]:
-    """Record, for every call of a supported layer, its input and a zero added to its output.
+@dataclass(frozen=True)
+class _Call:
+    """A use of parameters: the arguments by name, and a zero that was added to the output.
 
     The gradient of the zero is the gradient of the output, also where the next operation overwrites that output.
     """
-    calls: Probes = {}
 
-    def record(layer: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
+    formula: Formula
+    given: dict[str, Any]
+    probe: Tensor
+
+
+class _Uses(TorchFunctionMode):
+    """Records the calls of functions with a formula that use parameters, and cuts these uses off autograd.
+
+    What autograd then finds for a parameter comes from other uses.
+
+    Args:
+        parameters: those of interest.
+        size: B, the samples.
+    """
+
+    def __init__(self, parameters: Collection[nn.Parameter], size: int) -> None:
+        super().__init__()
+        self.parameters, self.size = parameters, size
+        self.calls: list[_Call] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call a function of torch, and note it where its formula holds."""
+        kwargs = kwargs or {}
+        formula = FORMULAS.get(func)
+        given = None if formula is None else formula.read(args, kwargs, self.size)
+        if formula is None or given is None:
+            return func(*args, **kwargs)
+        trained = [t for t in (given["weight"], given["bias"]) if t is not None and t.requires_grad]
+        if not trained or not all(t in self.parameters for t in trained):
+            return func(*args, **kwargs)
+
+        def cut(value: Any) -> Any:
+            return value.detach() if any(value is t for t in trained) else value
+
+        out = func(*map(cut, args), **{k: cut(v) for k, v in kwargs.items()})
         probe = torch.zeros_like(out, requires_grad=True)
-        calls.setdefault(layer, []).append((args[0].detach(), probe))
+        self.calls.append(_Call(formula, {**given, "input": given["input"].detach()}, probe))
         return out + probe
 
-    handles = [m.register_forward_hook(record) for m in learner.modules() if layers.supported(m)]
-    try:
-        yield calls
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _direct(learner: nn.Module, probes: Probes, size: int) -> list[nn.Module]:
-    """Return the layers whose formula holds: called once, on the B samples, with weights of their own."""
-    owners: dict[int, int] = {}
-    for module in learner.modules():
-        for parameter in module.parameters(recurse=False):
-            owners[id(parameter)] = owners.get(id(parameter), 0) + 1
-    return [
-        layer
-        for layer, calls in probes.items()
-        if len(calls) == 1
-        and len(calls[0][0]) == size
-        and calls[0][0].dim() >= 2
-        and all(owners[id(p)] == 1 for p in layer.parameters(recurse=False))
-    ]
+    def roles(self) -> tuple[dict[Role, list[int]], set[nn.Parameter]]:
+        """Return the calls in which a parameter has a role, by their number, and the parameters with several roles."""
+        found: dict[Role, list[int]] = {}
+        for i, call in enumerate(self.calls):
+            for leaf in ("weight", "bias"):
+                if call.given[leaf] is not None and call.given[leaf].requires_grad:
+                    found.setdefault((call.given[leaf], call.formula, leaf), []).append(i)
+        parameters = [parameter for parameter, _, _ in found]
+        return found, {p for p in parameters if sum(p is other for other in parameters) > 1}
 
 
 def _general(
@@ -152,8 +169,7 @@ def at_once(strategy: "Strategy", parameters: dict[str, nn.Parameter]) -> int:
     Fewer than `FEW` are taken one by one: plain backward passes are then quicker, and need less memory (a recurrent
     network over 100 steps, 3 samples at a time, left gigabytes behind in the allocator).
     """
-    steps = strategy.learner.length if isinstance(strategy.learner, SequenceLearner) else 1
-    together = layers.CHUNK // (steps * sum(p.numel() for p in parameters.values()))
+    together = layers.CHUNK // (_length(strategy) * sum(p.numel() for p in parameters.values()))
     return together if together >= FEW else 1
 
 

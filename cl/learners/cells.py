@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cl.errors import expect
-from cl.transform import transformed
+from cl.transform import fused
 
 State = tuple[Tensor, ...]
 RECURRENT_INITS = ("default", "orthogonal", "identity")
@@ -41,7 +41,7 @@ class Cell(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs (B, T, H) for inputs (B, T, D), from a state of zeros."""
-        if self.fused and not transformed():
+        if self.fused and fused():
             out: Tensor
             if _whole_precision(x):
                 with torch.autocast("cpu", enabled=False):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cl.learners.cells import LSTMCell
 from cl.learners.sequence import SequenceLearner, Sequences
+from cl.transform import fused
 
 MemoryState = dict[str, Tensor]
 EMPTY = 1e-6  # content of an empty slot: a constant learns fastest (Collier and Beel 2018)
@@ -91,10 +92,11 @@ class MemoryCell(nn.Module):
         """Return the state after every step of x (B, T, D)."""
         weight, bias = self.controller.weights("ih")
         from_input, from_reads = weight[:, : self.inputs], weight[:, self.inputs :]
-        projected = F.linear(x, from_input, bias)
+        quick = fused()  # what the inputs give is then found for all steps at once
         state, found = self.initial(x), []
-        for now in projected.unbind(1):
-            gates = now + F.linear(state["reads"].flatten(1), from_reads)
+        for now in (F.linear(x, from_input, bias) if quick else x).unbind(1):
+            reads = state["reads"].flatten(1)
+            gates = now + F.linear(reads, from_reads) if quick else F.linear(torch.cat([now, reads], 1), weight, bias)
             hidden, cell = self.controller.step(gates, (state["hidden"], state["cell"]))
             controls = self.interface(hidden).to(state["memory"].dtype)  # addresses keep their precision under autocast
             state = {"hidden": hidden, "cell": cell, **self.access(controls, state)}

@@ -8,10 +8,13 @@ from torch import nn
 
 from cl.errors import ConfigError
 from cl.importance import FISHERS, fisher, output_sensitivity
-from cl.importance.layers import power_sums
 from cl.learners.base import Learner
 from cl.learners.cnn import CNN
 from cl.learners.mlp import MLP
+from cl.learners.ntm import NTM
+from cl.learners.recurrent import GRU, LSTM, RNN
+from cl.learners.resnet import ResNet18
+from cl.learners.transformer import Transformer
 from cl.strategy import Strategy
 from cl.streams.base import StreamInfo
 from cl.streams.data import Data
@@ -75,6 +78,21 @@ class Grouped(Learner):
         return self.head(torch.tanh(self.three(x.flatten(2))).flatten(1))
 
 
+class Looked(Learner):
+    """Tokens looked up twice in one table, whose row of padding stays; the table also gives the outputs' scale."""
+
+    def __init__(self, tied=False):
+        super().__init__()
+        self.table, self.tied = nn.Embedding(3, 5, padding_idx=0), tied
+        self.norm, self.head = nn.LayerNorm(5), nn.Linear(5, 6)
+
+    def forward(self, x, gates=None):
+        tokens = (x.flatten(1) > 0).long() + (x.flatten(1) > 0.5).long()
+        found = self.norm(self.table(tokens)) + self.table(tokens.flip(1))
+        pooled = (torch.arange(16.0)[:, None] * found).mean(1)
+        return self.head(pooled * self.table.weight[1] if self.tied else pooled)
+
+
 LEARNERS = {
     "mlp": lambda: MLP((1, 4, 4), 6, hidden=(12, 8)),
     "mlp, layer norm": lambda: MLP((1, 4, 4), 6, hidden=(12, 8), norm="layer"),
@@ -84,7 +102,21 @@ LEARNERS = {
     "recurrent": Recurrent,
     "unrolled": Unrolled,
     "tied": Tied,
+    "looked up": Looked,
+    "looked up, tied": lambda: Looked(tied=True),
+    "rnn": lambda: RNN((1, 4, 4), 6, hidden=5),
+    "gru, two layers, both ways": lambda: GRU((1, 4, 4), 6, hidden=5, layers=2, bidirectional=True),
+    "lstm": lambda: LSTM((1, 4, 4), 6, hidden=5),
+    "lstm, peepholes": lambda: LSTM((1, 4, 4), 6, hidden=5, peepholes=True),
+    "transformer": lambda: Transformer((1, 4, 4), 6, width=8, heads=2, layers=1),
+    "ntm": lambda: NTM((1, 4, 4), 6, hidden=5, slots=4, slot_size=3),
+    "resnet": lambda: ResNet18((1, 4, 4), 6, width=4),
 }
+# Those whose every parameter has a formula: about one backward pass a score.
+IN_CLOSED_FORM = [
+    *("mlp", "mlp, layer norm", "mlp, batch norm", "cnn, group norm", "grouped", "unrolled", "looked up", "rnn"),
+    *("gru, two layers, both ways", "lstm", "transformer", "ntm", "resnet"),
+]
 
 
 def build(learner="mlp", scenario="task", **change):
@@ -135,6 +167,31 @@ def assert_close(found, expected):
 def test_fisher_equals_a_loop_over_samples(learner, kind):
     strategy, data = build(learner)
     assert_close(fisher(strategy, data, kind), one_by_one(strategy, data, fisher_scores(strategy, kind), 2))
+
+
+@pytest.mark.parametrize("learner", IN_CLOSED_FORM)
+def test_no_sample_has_a_backward_pass_of_its_own(learner, monkeypatch):
+    strategy, data = build(learner)
+    monkeypatch.setattr("cl.importance.per_sample._general", None)
+    found = fisher(strategy, data)
+    assert all(value.sum() > 0 for name, value in found.items() if "bias" not in name), found
+
+
+def test_long_sequences_are_taken_in_parts(monkeypatch):
+    """Every step is kept for the way back, so that samples times steps are bounded."""
+    strategy, data = build("gru, two layers, both ways")
+    whole = fisher(strategy, data)
+    monkeypatch.setattr("cl.importance.per_sample.STEPS", 4 * 3)  # of 4 rows
+    sizes = []
+    in_order = type(data).in_order
+
+    def noted(self, batch_size):
+        sizes.append(batch_size)
+        return in_order(self, batch_size)
+
+    monkeypatch.setattr(type(data), "in_order", noted)
+    assert_close(fisher(strategy, data), {n: v.double() for n, v in whole.items()})
+    assert sizes == [3]
 
 
 @pytest.mark.parametrize(("learner", "norm"), [*((learner, "squared") for learner in LEARNERS), ("mlp", "plain")])
@@ -275,11 +332,10 @@ def test_frozen_parameters_have_no_importance():
 
 
 def test_chunks_of_samples_add_up(monkeypatch):
-    layer = nn.Conv2d(3, 4, 3)
-    a, g = torch.randn(9, 3, 6, 6), torch.randn(9, 4, 4, 4)
-    whole = power_sums(layer, a, g, 2)["weight"]
-    monkeypatch.setattr("cl.importance.layers.CHUNK", 2 * 4 * 27)
-    torch.testing.assert_close(power_sums(layer, a, g, 2)["weight"], whole)
+    strategy, data = build("grouped")
+    whole = fisher(strategy, data)
+    monkeypatch.setattr("cl.importance.layers.CHUNK", 2 * 6 * 18)
+    assert_close(fisher(strategy, data), {n: v.double() for n, v in whole.items()})
 
 
 def test_a_layer_costs_about_one_backward_pass_and_not_one_a_sample():
