@@ -1,17 +1,20 @@
 """The parts of a run from its configuration: stream, strategy around its learner, engine."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cl.build import Config, as_hinted, call, check_fields, construct, locate
+from cl.build import Config, as_hinted, call, check_fields, construct, locate, tell_unused
 from cl.engine import Engine
 from cl.errors import ConfigError, expect
 from cl.evaluator import EvaluationOptions
+from cl.hooks import check_hooks
 from cl.learners.base import stream_facts
 from cl.learners.causal import looks_ahead
+from cl.measures.base import Measure
 from cl.seeding import seeded
 from cl.settings import Settings
 from cl.strategy import Strategy
@@ -20,6 +23,15 @@ from cl.trackers.base import Tracker
 from cl.training import TrainingOptions
 from cl.update import Updater
 
+# Of torch's own optimisers and schedulers, which check few of them or name none.
+RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    **dict.fromkeys(
+        ("lr", "lr_decay", "weight_decay", "eps", "eta_min"), ("a number >= 0", lambda v: 0 <= v < math.inf)
+    ),
+    **dict.fromkeys(("momentum", "alpha"), ("in [0, 1)", lambda v: 0 <= v < 1)),
+    **dict.fromkeys(("T_max", "T_0", "T_mult", "step_size"), ("> 0", lambda v: v > 0)),
+    "gamma": ("a number > 0", lambda v: 0 < v < math.inf),
+}
 OPTIONS = {"training": TrainingOptions, "evaluation": EvaluationOptions}  # groups without `_target_`
 
 
@@ -46,6 +58,7 @@ def build_strategy(config: Config, stream: Stream, device: torch.device) -> Stra
     target = locate(config["strategy"].get("_target_"), "strategy._target_")
     if not (isinstance(target, type) and issubclass(target, Strategy)):
         raise ConfigError(f"Expected `strategy._target_` a subclass of cl.strategy.Strategy, got {target!r}")
+    check_hooks(target)
     reader = locate(config["learner"].get("_target_"), "learner._target_")
     facts = stream_facts(reader, info)
     for fact, here, what in (
@@ -80,15 +93,13 @@ def build_engine(
     options: dict[str, Any] = {}
     for name, kind in OPTIONS.items():
         check_fields(kind, config[name], name)
+        tell_unused(kind, config[name], name)
         options[name] = kind(**config[name])
     if options["training"].patience is not None:
         expect(stream[0].validation is not None, "stream.validation", "> 0 when training.patience is given", 0)
     optimizer = construct(config["optimizer"], "optimizer")
     scheduler = construct(config["scheduler"], "scheduler") if config["scheduler"].get("_target_") else None
-    # One trial on a parameter that is thrown away: an impossible number is found before any training.
-    trial = call(optimizer, "optimizer", params=[torch.nn.Parameter(torch.zeros(1, device=strategy.active.device))])
-    if scheduler is not None:
-        call(scheduler, "scheduler", optimizer=trial)
+    _try(config, optimizer, scheduler, strategy.active.device)
     return Engine(
         strategy,
         stream,
@@ -98,6 +109,37 @@ def build_engine(
         make_scheduler=scheduler,
         precision=config["precision"],
         trackers=trackers,
-        measures=list(construct(config.get("measures", {}), "measures").values()),
+        measures=_measures(config.get("measures", {})),
         make_updater=make_updater,
     )
+
+
+def _measures(config: Config) -> list[Measure]:
+    found = construct(config, "measures")
+    for name, measure in found.items():
+        if not isinstance(measure, Measure):
+            kind = type(measure).__name__
+            raise ConfigError(f"Expected `measures.{name}._target_` a subclass of cl.measures.base.Measure, got {kind}")
+    return list(found.values())
+
+
+def _try(config: Config, optimizer: Any, scheduler: Any, device: torch.device) -> None:
+    """Build optimiser and scheduler around a parameter that is thrown away, so that what is impossible shows at once.
+
+    Raises:
+        ConfigError: a number is out of range, or one of them is of another kind.
+    """
+    for group in ("optimizer", "scheduler"):
+        if str(config[group].get("_target_")).startswith("torch.optim."):
+            for field, value in config[group].items():
+                rule, holds = RANGES.get(field, ("", None))
+                expect(holds is None or holds(value), f"{group}.{field}", rule, value)
+    trial = call(optimizer, "optimizer", params=[torch.nn.Parameter(torch.zeros(1, device=device))])
+    if not isinstance(trial, torch.optim.Optimizer):
+        found = type(trial).__name__
+        raise ConfigError(f"Expected `optimizer._target_` a subclass of torch.optim.Optimizer, got {found}")
+    if scheduler is not None:
+        schedule = call(scheduler, "scheduler", optimizer=trial)
+        if not callable(getattr(schedule, "step", None)):
+            found = type(schedule).__name__
+            raise ConfigError(f"Expected `scheduler._target_` a scheduler of torch.optim.lr_scheduler, got {found}")

@@ -7,6 +7,7 @@ Errors carry the path that the user typed (``strategy.strength``), which is why 
 import contextlib
 import functools
 import inspect
+import logging
 import pkgutil
 import types
 import typing
@@ -16,6 +17,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from cl.errors import ConfigError, LetheError, nearest, out_of_memory
 from cl.files import UNWRITABLE
 
+log = logging.getLogger(__name__)
 Config = dict[str, Any]
 _WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
@@ -36,6 +38,7 @@ def construct(node: Any, path: str, /, **given: Any) -> Any:
         target = locate(node["_target_"], f"{path}._target_")
         fields = {k: construct(v, f"{path}.{k}") for k, v in node.items() if k not in ("_target_", "_partial_")}
         check_fields(target, fields, path, tuple(given), partial=bool(node.get("_partial_")))
+        tell_unused(target, fields | given, path)
         if node.get("_partial_"):
             return functools.partial(target, **fields, **given)
         return call(target, path, **fields, **given)
@@ -85,7 +88,16 @@ def call(target: Callable[..., Any], path: str, /, **fields: Any) -> Any:
         return target(**fields)
     except (LetheError, MemoryError):
         raise
-    except (TypeError, ValueError, KeyError, OSError, AssertionError, AttributeError, RuntimeError) as error:
+    except (
+        TypeError,
+        ValueError,
+        LookupError,
+        ArithmeticError,
+        OSError,
+        AssertionError,
+        AttributeError,
+        RuntimeError,
+    ) as error:
         if out_of_memory(error) or getattr(error, "errno", None) in UNWRITABLE:  # told by whoever knows the run
             raise
         inner = target.func if isinstance(target, functools.partial) else target
@@ -103,9 +115,12 @@ def locate(target: Any, path: str) -> Callable[..., Any]:
         raise ConfigError(f"Expected `{path}` a dotted name such as my_package.MyClass, got {target!r}")
     try:
         found = pkgutil.resolve_name(target)
-    except (ImportError, AttributeError, ValueError) as error:
-        near = _near_attribute(target)
-        raise ConfigError(f"Expected `{path}` an importable name, got {target!r} ({error}){near}") from error
+    except (Exception, SystemExit) as error:  # whatever a user's module raises when it is imported
+        if out_of_memory(error):
+            raise
+        near = _near_attribute(target) if isinstance(error, ImportError | AttributeError | ValueError) else ""
+        kind = "" if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: "
+        raise ConfigError(f"Expected `{path}` an importable name, got {target!r} ({kind}{error}){near}") from error
     if not callable(found):
         raise ConfigError(f"Expected `{path}` a class or function, got {target!r}, which is {type(found).__name__}")
     return typing.cast(Callable[..., Any], found)
@@ -160,6 +175,52 @@ def check_fields(
             required = parameter.default is parameter.empty and parameter.kind in plain
             if required and field not in fields and field not in given:
                 raise ConfigError(f"Expected `{path}.{field}` to be given, which {name} needs; got nothing")
+
+
+Conditions = Mapping[str, Mapping[str, Sequence[Any] | str]]
+_RULES: dict[str, Callable[[Any], bool]] = {
+    "> 0": lambda v: v > 0,
+    "> 1": lambda v: v > 1,
+    "given": lambda v: v is not None,
+}
+
+
+def unused(target: Callable[..., Any], fields: Mapping[str, Any], path: str) -> list[str]:
+    """Return a line for each field that was changed and has no effect beside the others.
+
+    A class says so itself: in ``only_with`` (`Conditions`) each field that is not always used has the fields on which
+    that depends, each with the values it needs, or one of ``> 0``, ``> 1`` and ``given``.
+
+    Args:
+        target: class or function.
+        fields: what it is called with.
+        path: where it stands in the configuration.
+    """
+    conditions: Conditions = getattr(target, "only_with", {})
+    defaults = {n: p.default for n, p in inspect.signature(target).parameters.items()} if conditions else {}
+    found = []
+    for field, needs in conditions.items():
+        if field not in defaults or fields.get(field, defaults[field]) == defaults[field]:
+            continue
+        for other, rule in ((o, r) for o, r in needs.items() if o in defaults):
+            value = fields.get(other, defaults[other])
+            if not (_RULES[rule](value) if isinstance(rule, str) else value in rule):
+                asked = rule if isinstance(rule, str) else " or ".join("null" if v is None else str(v) for v in rule)
+                found.append(f"{path}.{field} has no effect with {path}.{other}={value}: it needs {asked}")
+                break
+    return found
+
+
+def tell_unused(target: Callable[..., Any], fields: Mapping[str, Any], path: str) -> None:
+    """Warn of fields that have no effect; see `unused`."""
+    for line in unused(target, fields, path):
+        _warn(line)
+
+
+@functools.cache
+def _warn(line: str) -> None:
+    """Warn once, however many replicas there are."""
+    log.warning(line)
 
 
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:

@@ -20,10 +20,12 @@ from cl.errors import TrainingError
 from cl.evaluator import EvaluationOptions, Evaluator
 from cl.measures.base import Measure
 from cl.results import Array, Results
+from cl.returned import returned, scalar
 from cl.seeding import step_keys
 from cl.stopping import EarlyStopping
 from cl.strategy import Strategy
 from cl.streams.base import Stream, TrainingView
+from cl.streams.data import TrainingData
 from cl.trackers.base import Tracker
 from cl.training import Schedule, TrainingOptions
 from cl.update import OptimizerFactory, Updater
@@ -135,8 +137,14 @@ class Engine:
         return self.stopped or self.step >= self.schedule.steps
 
     def begin(self, k: int) -> None:
-        """Prepare task k: strategy, data, optimiser and schedule; a loaded state overwrites all of it."""
+        """Prepare task k: strategy, data, optimiser and schedule; a loaded state overwrites all of it.
+
+        Raises:
+            TrainingError: what the network answered after the task before was not a number.
+            ConfigError: the strategy gives something else to train on than training data.
+        """
         started = time.perf_counter()
+        self._check_row(k)
         strategy, task = self.strategy, self.stream[k]
         state, self._loaded = self._loaded, None
         if not self.online:
@@ -155,6 +163,8 @@ class Engine:
             strategy.load_state(state["strategy"])
         view = TrainingView(self.stream, k, strategy.sees, type(strategy).__name__)
         self.data = strategy.training_data(view, k)
+        if not isinstance(self.data, TrainingData):
+            raise returned(strategy, "training_data", "a cl.streams.data.TrainingData", self.data)
         self.step_passes = StepPasses(strategy.vectorizable is not True and not self.options.compile)
         self.update.refresh(strategy, reset=k > 0 and self.options.optimizer_state == "reset" and not self.online)
         trained = sum(p.numel() for p in self.update.parameters.values())
@@ -200,7 +210,8 @@ class Engine:
             self.update.last = self.schedule.ends_batch(self.step)
             take = partial(self.strategy.step, batch, self.update)
             kind = len(batch.y) if self.update.last else -len(batch.y)
-            self.losses[self.step], passes = self.step_passes.take(self.strategy, kind, take)
+            loss, passes = self.step_passes.take(self.strategy, kind, take)
+            self.losses[self.step] = scalar(self.strategy, "step", loss)
             self.passes.add(passes)
             if self.scheduler is not None:
                 self.scheduler.step()
@@ -274,7 +285,12 @@ class Engine:
         self.seconds["consolidate"] += time.perf_counter() - started
 
     def close(self) -> None:
-        """Leave a task that was trained and evaluated."""
+        """Leave a task that was trained and evaluated.
+
+        Raises:
+            TrainingError: what the network answers now is not a number.
+        """
+        self._check_row(self.task + 1)
         self._measure(lambda measure: measure.after_task(self.task, self.strategy, self.stream))
         self.task, self.step, self.begun, self.stopped = self.task + 1, 0, False, False
 
@@ -291,6 +307,15 @@ class Engine:
             tracker.row(row, sum(self.task_steps), accuracy, loss)
         if row == 0:
             self._measure(lambda measure: measure.start(self.strategy, self.stream))
+
+    def _check_row(self, row: int) -> None:
+        """Refuse answers that are not numbers: their accuracy, and all that follows from it, means nothing."""
+        bad = np.flatnonzero(np.isnan(self.loss[row]))
+        if len(bad) > 0:
+            raise TrainingError(
+                f"Expected {type(self.strategy).__name__}.predict to return numbers, got nan on task {bad[0]}, {row} "
+                "tasks learned; try a smaller learning rate or strength, or training.clip_norm"
+            )
 
     def _measure(self, look: Callable[[Measure], None]) -> None:
         started = time.perf_counter()

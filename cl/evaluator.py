@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 
 from cl import objectives
 from cl.batch import Batch
+from cl.build import Conditions
 from cl.errors import ConfigError, expect
+from cl.returned import scores_of
 from cl.seeding import generator
 from cl.strategy import Strategy
 from cl.streams.base import Stream
@@ -34,6 +37,7 @@ class EvaluationOptions:
         split: ``test``, or ``validation`` for choosing hyper-parameters.
     """
 
+    only_with: ClassVar[Conditions] = {name: {"every": "given"} for name in ("samples", "tasks")}
     batch_size: int = 1000
     every: int | None = None
     samples: int | None = 500
@@ -116,8 +120,13 @@ class Evaluator:
     def before_learning(self, strategy: Strategy, batch: Batch, k: int) -> Tensor:
         """Return the accuracy () on a training batch of task k that is about to be learned."""
         with evaluating(strategy), torch.inference_mode():
-            scores = strategy("predict", batch.x, k if self.info.scenario == "task" else None).float()
-            return self.score(scores, batch.y).mean()
+            return self.score(self._scores(strategy, batch, k), batch.y).mean()
+
+    def _scores(self, strategy: Strategy, batch: Batch, j: int) -> Tensor:
+        """Return what the strategy answers to a batch of task j."""
+        told = j if self.info.scenario == "task" else None
+        found = strategy("predict", batch.x, told)
+        return scores_of(strategy, found, len(batch.x), self.info.n_classes).float()
 
     def _measure(self, strategy: Strategy, tasks: list[tuple[int, Data]]) -> NDArray[np.float64]:
         """Return (mean score, mean loss) of each task: (len(tasks), 2); one transfer from the device for all."""
@@ -127,10 +136,9 @@ class Evaluator:
         return values
 
     def _task(self, strategy: Strategy, j: int, data: Data) -> Tensor:
-        told = j if self.info.scenario == "task" else None
         total = torch.zeros(2, device=data.device)
         for batch in data.in_order(self.options.batch_size):
-            scores = strategy("predict", batch.x, told).float()
+            scores = self._scores(strategy, batch, j)
             score = self.score(scores, batch.y).sum()
             loss = objectives.per_sample_loss(scores, batch.y, self.info.target).sum()
             total += torch.stack([score, loss])

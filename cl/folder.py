@@ -47,6 +47,17 @@ def code_hash(*more: type) -> str:
     return digest.hexdigest()
 
 
+def own_code_hash(*kinds: type) -> str:
+    """Return a hash of the modules of classes that are not of this project; "" where all are."""
+    ours = Path(cl.__file__).parents[1]
+    files = {Path(str(getattr(sys.modules.get(kind.__module__), "__file__", None))).resolve() for kind in kinds}
+    own = sorted(f for f in files if f.is_file() and not any(f.is_relative_to(ours / p) for p in ("cl", "strategies")))
+    digest = hashlib.blake2b(digest_size=8)
+    for path in own:
+        digest.update(path.read_bytes())
+    return digest.hexdigest() if own else ""
+
+
 class RunFolder:
     """One run's folder.
 
@@ -78,11 +89,13 @@ class RunFolder:
         except (OSError, ValueError, KeyError):
             return "owner unknown"
 
-    def start(self, config: Mapping[str, Any], fingerprint: str, device: torch.device, started: float) -> None:
+    def start(
+        self, config: Mapping[str, Any], fingerprint: str, device: torch.device, started: float, own_code: str
+    ) -> None:
         """Write what is known before training: configuration, fingerprint of the data, environment, state."""
         self.write("config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
         self.write("fingerprint.txt", fingerprint + "\n")
-        self.write("environment.json", json.dumps(environment(device), indent=1))
+        self.write("environment.json", json.dumps({**environment(device), "own_code": own_code}, indent=1))
         self.status("running", started=started)
 
     def write(self, name: str, text: str) -> None:

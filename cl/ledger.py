@@ -20,6 +20,7 @@ from cl.files import CHECKPOINT, CHECKPOINT_BEFORE
 
 INDEX = ".index.sqlite"
 _VERSION = 1
+STATES = ("complete", "failed", "interrupted", "running", "cut", "incomplete")  # see `Entry`
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,12 @@ def runs(
         sort: column to sort by; ``-column`` sorts downwards.
 
     Raises:
-        ConfigError: the folder does not exist, or there is no such column.
+        ConfigError: the folder does not exist, or there is no such column or state.
     """
     expect(folder.is_dir(), "DIR", "a folder", str(folder))
     for column in [*(where or {}), sort.lstrip("-")]:
         expect(column in COLUMNS, "column", f"in {list(COLUMNS)}", column)
+    expect(state is None or state in STATES, "--state", f"in {list(STATES)}", state)
     wanted = {**(where or {}), **({"state": state} if state else {})}
     found = [e for e in refresh(folder) if all(str(getattr(e, c)) == v for c, v in wanted.items())]
     key = sort.lstrip("-")

@@ -1,6 +1,7 @@
 """One seed's lane of a run: from its configuration to its folder."""
 
 import dataclasses
+import json
 import logging
 import time
 import traceback
@@ -13,12 +14,12 @@ import torch
 
 from cl import checkpoint
 from cl.assembly import build_engine, build_strategy, build_stream
-from cl.build import Config, construct
+from cl.build import Config, construct, locate
 from cl.costs import peak_memory
 from cl.distributed import World, check, updater
 from cl.engine import BEGINNING, Engine, Place
 from cl.errors import DataError, LetheError, told
-from cl.folder import RunFolder, code_hash, config_hash, read_status
+from cl.folder import RunFolder, code_hash, config_hash, own_code_hash, read_status
 from cl.report.samples import write_samples
 from cl.results import Results
 from cl.settings import Settings
@@ -27,6 +28,7 @@ from cl.streams import TaskStream
 from cl.streams.base import Stream
 from cl.trackers.base import RunFacts
 from cl.trackers.guard import Guarded
+from cl.unsaved import Attributes, attributes, lost
 
 TRACEBACK = "traceback.txt"
 log = logging.getLogger(__name__)
@@ -117,13 +119,22 @@ class Replica:
         status, resume = read_status(self.path).get("status"), self.settings.resume
         try:
             if resume != "never" and status == "complete":
+                self._warn_of_other_code()
                 return Outcome(self.path, "skipped", "complete before", Results.load(self.path))
             if resume == "auto" and status == "failed":
                 message = f"{read_status(self.path).get('message')} (before; resume=retry runs it again)"
                 return Outcome(self.path, "failed", message, Results.load(self.path))
-        except (DataError, FileNotFoundError) as error:
+        except (DataError, FileNotFoundError, ValueError) as error:
             log.warning("%s; measuring again", " ".join(str(error).split()))
         return None
+
+    def _warn_of_other_code(self) -> None:
+        """Say so where a run that is not to be repeated was made by another version of the user's own classes."""
+        facts = json.loads((self.path / "environment.json").read_text())
+        targets = {part: str(self.config[part].get("_target_")) for part in ("strategy", "stream", "learner")}
+        now = own_code_hash(*(k for n, t in targets.items() if isinstance(k := locate(t, f"{n}._target_"), type)))
+        if facts.get("own_code", now) != now:
+            log.warning("%s was measured by another version of your classes; resume=never measures again", self.path)
 
     def build(self, like: "Replica | None" = None) -> bool:
         """Build everything and take the folder; False if nothing is to do.
@@ -153,6 +164,8 @@ class Replica:
             "code": code_hash(type(strategy), type(stream), type(strategy.learner)),
             "stream": stream.fingerprint(),
         }
+        self.own_code = own_code_hash(type(strategy), type(stream), type(strategy.learner))
+        self.plain: Attributes | None = attributes(strategy)
         if self.leads:
             self.folder = RunFolder(self.path)
         return True
@@ -167,7 +180,7 @@ class Replica:
         self._resume_or_clear(level)
         stream = self.engine.stream
         if self.folder is not None:
-            self.folder.start(self.config, self.identity["stream"], self.device, self.started)
+            self.folder.start(self.config, self.identity["stream"], self.device, self.started, self.own_code)
             write_samples(stream, self.path)
         facts = RunFacts(
             name=self.path.name,
@@ -230,6 +243,7 @@ class Replica:
         )
         if not self.saves.agree((engine.task, engine.step), wanted):
             return
+        self._warn_of_losses()
         if self.leads:
             try:
                 checkpoint.save(self.path, engine.state_dict(), self.identity)
@@ -237,6 +251,18 @@ class Replica:
                 log.warning("no checkpoint of %s at step %d: %s", self.path, engine.total_steps, error)
             self.saved_at, self.saved_step = time.monotonic(), engine.total_steps
         self.request.answer(id(self))
+
+    def _warn_of_losses(self) -> None:
+        """Say, once, which changed attributes of the strategy a resumed run would not have."""
+        strategy = self.engine.strategy
+        before, self.plain = self.plain, None
+        names = [] if before is None else lost(strategy, before)
+        if names:
+            log.warning(
+                "%s changes %s, which no checkpoint holds: a resumed run would go on without; make each a buffer "
+                "(register_buffer), or name it in `rebuilt` if grow, begin_task or training_data set it anew",
+                *(type(strategy).__name__, ", ".join(names)),
+            )
 
     def finish(self, status: str, message: str = "", error: Exception | None = None) -> None:
         """Write the results and how the replica ended: of what `error`, and of a defect the place in the code."""

@@ -87,6 +87,9 @@ class Settings:
             value = config[field.name]
             if field.name in nested:
                 kind = nested[field.name]
+                names = [inner.name for inner in fields(kind)]
+                whole = isinstance(value, Mapping) and all(name in value for name in names)
+                expect(whole, field.name, f"a block with {names}", value)
                 for inner in fields(kind):
                     check_type(value[inner.name], inner.type, f"{field.name}.{inner.name}")
                 values[field.name] = kind(**value)
@@ -101,6 +104,9 @@ class Settings:
         if isinstance(self.replicas, list):
             return list(self.replicas)
         return [self.seed + i for i in range(self.replicas)]
+
+
+SETTINGS = tuple(field.name for field in fields(Settings))
 
 
 def read_anyhow(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,6 +131,6 @@ def recorded(folder: Path) -> dict[str, Any]:
         config: dict[str, Any] = dict(yaml.safe_load(file.read_text(encoding="utf-8")))
     except (ValueError, TypeError, yaml.YAMLError) as error:
         raise ConfigError(f"Expected {file} to be a whole configuration, got {error}") from error
-    lacking = [key for key in (*GROUPS, *(f.name for f in fields(Settings)), "choices") if key not in config]
+    lacking = [key for key in (*GROUPS, *SETTINGS, "choices") if key not in config]
     expect(not lacking, str(file), "a whole configuration", f"one without {lacking}")
     return config

@@ -20,6 +20,7 @@ from cl.errors import ConfigError
 from cl.learners import readout
 from cl.learners.base import Learner
 from cl.learners.dropout import Dropout
+from cl.returned import scalar
 
 if TYPE_CHECKING:
     from cl.streams.base import StreamInfo, Task, TrainingView
@@ -72,6 +73,8 @@ class Strategy(nn.Module):
             several processes may share one (`cl.distributed`).
         bare: True if it asks the learner itself, so that it cannot see what another strategy does to `logits` (gates,
             columns).
+        rebuilt: plain attributes that `grow`, `begin_task` or `training_data` set anew, which no checkpoint needs; all
+            else that changes must be a buffer or a parameter.
         vectorizable: True, or the reason why a population must run it replica by replica.
 
     Raises:
@@ -86,6 +89,7 @@ class Strategy(nn.Module):
     neutral: ClassVar[Mapping[str, Any] | None] = None
     small: ClassVar[Mapping[str, Any]] = {}
     bare: ClassVar[bool] = False
+    rebuilt: ClassVar[tuple[str, ...]] = ()
     vectorizable: ClassVar[bool | str] = True
     shards: bool = False
 
@@ -222,9 +226,10 @@ class Strategy(nn.Module):
     def training_loss(self, batch: Batch) -> tuple[Tensor, Aux]:
         """Return (loss + penalty, aux) in one form, whatever the strategy overrides."""
         result = self.loss(batch)
-        loss, aux = result if isinstance(result, tuple) else (result, {})
+        loss, aux = result if isinstance(result, tuple) and len(result) == 2 else (result, {})
+        loss = scalar(self, "loss", loss)
         if overrides(self, "penalty"):
-            loss = loss + self.penalty()
+            loss = loss + scalar(self, "penalty", self.penalty())
         return loss, aux
 
     def forward(self, kind: str, *args: Any) -> Any:

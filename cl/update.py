@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cl.batch import Batch
 from cl.compiler import compiled, light_step
+from cl.returned import edited
 from cl.strategy import Aux, Moments, Strategy, overrides
 
 log = logging.getLogger(__name__)
@@ -84,7 +85,12 @@ class Updater:
     def __call__(self, strategy: Strategy, batch: Batch) -> Tensor:
         """Take one step of the contract: loss, gradients, clipping, optimiser, after_step, remember."""
         loss, aux = self.training_loss(strategy, batch)
-        edit = (lambda g: strategy("gradients", g, batch, aux)) if overrides(strategy, "gradients") else None
+        edit = None
+        if overrides(strategy, "gradients"):
+
+            def edit(grads: dict[str, Tensor]) -> dict[str, Tensor]:
+                return edited(strategy, grads, strategy("gradients", grads, batch, aux))
+
         self.minimise(loss, edit)
         if overrides(strategy, "after_step"):
             with torch.no_grad():
@@ -111,9 +117,9 @@ class Updater:
         if edit is not None:
             grads = {n: p.grad if p.grad is not None else torch.zeros_like(p) for n, p in self.parameters.items()}
             with torch.no_grad():
-                edited = edit(grads)
+                found = edit(grads)
             for name, p in self.parameters.items():
-                p.grad = edited[name].contiguous()  # fused optimisers walk both in memory order
+                p.grad = found[name].contiguous()  # fused optimisers walk both in memory order
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters.values(), self.clip_norm)
         light_step(self.optimizer)()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cl.batch import Batch
+from cl.build import Conditions
 from cl.errors import expect
 from cl.generative import VAE, generator_for
 from cl.learners.base import Learner
@@ -51,6 +52,10 @@ class DGR(Strategy):
     bare: ClassVar[bool] = True
 
     old: Tensor
+    only_with: ClassVar[Conditions] = {
+        "temperature": {"targets": ("soft",)},
+        "replay_weight": {"weighting": ("sum", "share")},
+    }
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from cl.batch import Batch
+from cl.build import Conditions
 from cl.errors import ConfigError, expect
 from cl.learners.base import Learner
 from cl.memory import SELECTIONS, Balanced, Memory, Reservoir, Ring, groups_of, join, sample_fields, slots
@@ -52,6 +53,7 @@ class ER(Strategy):
     small: ClassVar[dict[str, Any]] = {"memory_size": 60}
 
     memory: Memory
+    only_with: ClassVar[Conditions] = {"replay_weight": {"weighting": ("sum", "share")}}
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cl.batch import Batch
+from cl.build import Conditions
 from cl.errors import ConfigError, expect
 from cl.learners.base import Learner
 from cl.memory import SELECTIONS, Exemplars, sample_fields, slots, splits
@@ -44,12 +45,14 @@ class ICaRL(Strategy):
     paper: ClassVar[Paper | None] = Paper(
         "iCaRL: Incremental Classifier and Representation Learning", 2017, "https://arxiv.org/abs/1611.07725"
     )
+    rebuilt = ("later",)
     scenarios: ClassVar[tuple[str, ...]] = ("task", "class")
     protects: ClassVar[bool] = True
     small: ClassVar[dict[str, int]] = {"memory_size": 60}
     old: Tensor
     means: Tensor
     known: Tensor
+    only_with: ClassVar[Conditions] = {"temperature": {"distillation": (True,)}}
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from cl.batch import Batch
+from cl.build import Conditions
 from cl.errors import expect
 from cl.learners.base import Learner
 from cl.memory import Reservoir, join, sample_fields, slots
@@ -50,6 +51,10 @@ class LaMAML(Strategy):
     paper = Paper("Look-ahead meta learning for continual learning", 2020, "https://arxiv.org/abs/2007.13904")
     protects: ClassVar[bool] = True
     small: ClassVar[Mapping[str, Any]] = {"memory_size": 60, "glances": 1, "alpha": 0.1, "group": 16}
+    only_with: ClassVar[Conditions] = {
+        "alpha_rate": {"learn": ("alpha", "sync")},
+        "rate": {"learn": ("sync", "none")},
+    }
     vectorizable: ClassVar[bool | str] = "an inner loop of look-ahead steps with gradients of its own"
 
     def __init__(

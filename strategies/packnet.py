@@ -10,6 +10,7 @@ from torch.func import functional_call
 
 from cl import objectives
 from cl.batch import Batch
+from cl.build import Conditions
 from cl.errors import expect
 from cl.learners.base import Learner
 from cl.learners.connections import connections
@@ -50,6 +51,7 @@ class PackNet(Strategy):
     protects: ClassVar[bool] = True
     small: ClassVar[Mapping[str, Any]] = {"retrain_epochs": 2}
     packed: Tensor
+    only_with: ClassVar[Conditions] = {name: {"retrain_epochs": "> 0"} for name in ("retrain_lr", "retrain_batch_size")}
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from cl import objectives
+from cl.build import Conditions
 from cl.errors import ConfigError, expect
 from cl.learners.base import Learner
 from cl.learners.lateral import Lateral, first_layer, opened, through
@@ -39,6 +40,7 @@ class Progressive(Strategy):
     scenarios: ClassVar[tuple[str, ...]] = ("task",)
     needs_task_id: ClassVar[bool] = True
     protects: ClassVar[bool] = True
+    only_with: ClassVar[Conditions] = {"scale": {"adapter": ("nonlinear", "linear")}}
 
     def __init__(self, learner: Learner, info: StreamInfo, adapter: str = "nonlinear", scale: float = 0.01) -> None:
         super().__init__(learner, info)

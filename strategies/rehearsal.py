@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cl.batch import Batch
+from cl.build import Conditions
 from cl.errors import expect
 from cl.learners.base import Learner
 from cl.memory import SELECTIONS, Exemplars, groups_of, sample_fields, slots, splits
@@ -42,6 +43,10 @@ class Rehearsal(ER):
     neutral: ClassVar[dict[str, Any] | None] = {"replay": "step", "replay_batch": 0}
 
     memory: Exemplars
+    only_with: ClassVar[Conditions] = {
+        **{name: {"replay": ("step",)} for name in ("replay_batch", "draw", "weighting")},
+        "replay_weight": {"replay": ("step",), "weighting": ("sum", "share")},
+    }
 
     def __init__(
         self,

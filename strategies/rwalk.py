@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from cl.batch import Batch
+from cl.build import Conditions
 from cl.errors import expect
 from cl.importance import FISHERS, PathIntegral, Quadratic, fisher
 from cl.learners.base import Learner
@@ -45,6 +46,7 @@ class RWalk(Strategy):
     protects = ("task", "domain")
     neutral: ClassVar[dict[str, Any]] = {"strength": 0.0}
     steps: Tensor
+    only_with: ClassVar[Conditions] = {"samples": {"fisher": FISHERS}}
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cl.build import Config
 from cl.cli.places import conf_folder
 from cl.errors import ConfigError, LetheError, closest, expect, nearest
-from cl.settings import GROUPS
+from cl.settings import GROUPS, SETTINGS
 
 
 @contextlib.contextmanager
@@ -94,9 +94,22 @@ def mistakes(words: Sequence[str]) -> Iterator[None]:
 
 def plain(config: DictConfig, choices: Mapping[str, Any]) -> Config:
     """Resolve a composed configuration into plain types and add `choices`."""
+    for group, name in choices.items():
+        own, shipped = (folder / group / f"{name}.yaml" for folder in (Path.cwd() / "conf", conf_folder()))
+        if own.is_file() and shipped.is_file() and not own.samefile(shipped):
+            raise ConfigError(
+                f"Expected {own} under a name of its own, got that of a choice of `{group}` that is shipped"
+            )
     copy = OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"])
     resolved = OmegaConf.to_container(copy, resolve=True, throw_on_missing=True)
     assert isinstance(resolved, dict)
+    known = [*GROUPS, *SETTINGS]
+    for key in (
+        k for k in map(str, resolved) if k not in known and closest(k, known)
+    ):  # others may be there for ${...}
+        raise ConfigError(f"Expected `{key}` to be a key of the configuration, got +{key}{nearest(key, known)}")
+    for key in (k for k in SETTINGS if k not in resolved):
+        raise ConfigError(f"Expected `{key}` to be given, got ~{key}")
     for group in (g for g in GROUPS if g not in resolved):  # group=[]
         expect(group in ("measures", "tracker"), group, "one choice", [])
         resolved[group] = {}
@@ -123,11 +136,16 @@ def explain(error: Exception, words: Sequence[str]) -> str:
     if plugin:
         extra = {"submitit_slurm": "slurm", "ray": "ray", "optuna": "tune"}[plugin.group(2)]
         return f"Expected the {plugin.group(1)}'s package to be installed; pip install 'lethe[{extra}]'"
-    missing = re.search(r"Could not find '((?:hydra/)?[\w-]+)/([^']+)'", text)
+    missing = re.search(r"Could not (?:find|load) '((?:hydra/)?[\w-]+)/([^']+)'", text)
     if missing:
         group, name = missing.groups()
         known = options(group)
         return f"Expected `{group}` in {known}, got {name!r}{nearest(name, known)}"
+    if "Config group override must be" in text:  # group=null, group=3
+        given = ((w, *w.split("=", 1)) for w in words if "=" in w)
+        kinds = (*("null", "true", "false"), *"0123456789-+.")
+        word, group, _ = next(g for g in given if g[1] in GROUPS and g[2].lower().startswith(kinds))
+        return f"Expected `{group}` in {options(group)}, got {word!r}"
     key = re.search(r"Could not override '([^']+)'", text)
     if key:
         name = key.group(1)

@@ -105,6 +105,11 @@ def check(composed: DictConfig, words: Sequence[str], loader: Any) -> None:
             values = list(override.sweep_string_iterator())
             twice = [v for i, v in enumerate(values) if v in values[:i]]
             expect(not twice, str(override.key_or_group), "different values, one job each", override.input_line)
+            if override.key_or_group == "seed" and isinstance(composed.replicas, int):
+                seeds, apart = sorted(int(v) for v in values if v.isdigit()), composed.replicas
+                near = any(b - a < apart for a, b in itertools.pairwise(seeds))
+                rule = f"seeds {apart} apart, as `replicas` takes as many from each"
+                expect(not near, "seed", rule, override.input_line)
     elif composed.evaluation.get("split") != "validation":
         print(
             "warning: this sweep chooses by accuracy on test data; evaluation.split=validation, with "

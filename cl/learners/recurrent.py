@@ -1,10 +1,12 @@
 """Recurrent networks: vanilla, LSTM, GRU; stacked, bidirectional, residual; read at the end or by attention."""
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from cl.build import Conditions
 from cl.errors import expect
 from cl.learners import readout
 from cl.learners.cells import Cell, GRUCell, LSTMCell, RNNCell
@@ -106,6 +108,8 @@ class RNN(Recurrent):
         activation, recurrent_init: see `RNNCell`.
     """
 
+    only_with: ClassVar[Conditions] = {"embedding": {"vocabulary": "> 0"}}
+
     def __init__(
         self,
         input_shape: Sequence[int],
@@ -143,6 +147,8 @@ class LSTM(Recurrent):
         hidden, layers, bidirectional, residual, dropout, parameters: see `Recurrent`.
         forget_bias, timescale, peepholes, recurrent_init: see `LSTMCell`.
     """
+
+    only_with: ClassVar[Conditions] = {"forget_bias": {"timescale": (None,)}, "embedding": {"vocabulary": "> 0"}}
 
     def __init__(
         self,
@@ -183,6 +189,8 @@ class GRU(Recurrent):
         hidden, layers, bidirectional, residual, dropout, parameters: see `Recurrent`.
         keep_bias, timescale, recurrent_init: see `GRUCell`.
     """
+
+    only_with: ClassVar[Conditions] = {"keep_bias": {"timescale": (None,)}, "embedding": {"vocabulary": "> 0"}}
 
     def __init__(
         self,

@@ -1,10 +1,12 @@
 """Transformer encoder (Vaswani et al. 2017, Attention is all you need)."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from cl.build import Conditions
 from cl.errors import expect
 from cl.learners import layers
 from cl.learners.attention import POSITIONS, SelfAttention, sinusoidal
@@ -121,6 +123,8 @@ class Transformer(SequenceLearner):
         max_length: longest sequence for ``learned`` positions; None: that of the stream.
         parameters: total number of parameters; None leaves the sizes as given.
     """
+
+    only_with: ClassVar[Conditions] = {"max_length": {"position": ("learned",)}, "embedding": {"vocabulary": "> 0"}}
 
     def __init__(
         self,

@@ -11,9 +11,10 @@ from torch import Tensor
 from cl import objectives
 from cl.batch import Batch
 from cl.engine import Engine
-from cl.evaluator import Evaluator, evaluating
+from cl.evaluator import evaluating
 from cl.population.batches import same_samples
 from cl.population.stack import Stack
+from cl.returned import scores_of
 from cl.streams.data import Data
 
 
@@ -73,21 +74,22 @@ def _means(
             if same_samples(same):
                 for batch in same[0].in_order(options.batch_size):
                     scores = stack.call("predict", stack.tensors, slice(None), shared=(batch.x, told)).float()
-                    total += _sums(scores, batch.y.expand(len(engines), *batch.y.shape), engines[0].evaluator)
+                    total += _sums(scores, batch.y.expand(len(engines), *batch.y.shape), engines[0])
             else:
                 for batches in zip(*(d.in_order(options.batch_size) for d in same), strict=True):
                     x, y = (torch.stack([getattr(b, field) for b in batches]) for field in ("x", "y"))
                     scores = stack.call("predict", stack.tensors, slice(None), x, shared=(told,)).float()
-                    total += _sums(scores, y, engines[0].evaluator)
+                    total += _sums(scores, y, engines[0])
             found.append(total / len(same[0]))
     values: NDArray[np.float64] = torch.stack(found, 1).double().cpu().numpy()
     return values
 
 
-def _sums(scores: Tensor, y: Tensor, evaluator: Evaluator) -> Tensor:
+def _sums(scores: Tensor, y: Tensor, engine: Engine) -> Tensor:
     """Return the sums of scores and losses of each replica: (S, 2)."""
     replicas, samples = y.shape[:2]
-    scores, y = scores.flatten(0, 1), y.flatten(0, 1)
-    score = evaluator.score(scores, y)
-    loss = objectives.per_sample_loss(scores, y, evaluator.info.target)
+    info = engine.stream.info
+    scores, y = scores_of(engine.strategy, scores.flatten(0, 1), replicas * samples, info.n_classes), y.flatten(0, 1)
+    score = engine.evaluator.score(scores, y)
+    loss = objectives.per_sample_loss(scores, y, info.target)
     return torch.stack([score, loss], 1).reshape(replicas, samples, 2).sum(1)

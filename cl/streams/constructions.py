@@ -4,9 +4,11 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence as List
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
+from cl.build import Conditions
 from cl.errors import ConfigError, expect
 from cl.seeding import generator
 from cl.streams.changes import INTERPOLATIONS, Change, Permutation, Rotation
@@ -161,6 +163,7 @@ class Rotated(Construction):
     """
 
     same_classes = True
+    only_with: ClassVar[Conditions] = {name: {"angles": (None,)} for name in ("low", "high", "spacing")}
 
     def __init__(
         self,

@@ -6,11 +6,12 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from cl.build import Conditions
 from cl.errors import ConfigError, expect
 from cl.seeding import generator
 from cl.streams.base import SCENARIOS, Stream, StreamInfo, Task
@@ -62,6 +63,8 @@ class TaskStream(Stream):
         ConfigError: a value is impossible, or does not fit the source.
         DataError: a data file is missing, corrupt or cannot be fetched.
     """
+
+    only_with: ClassVar[Conditions] = {"imbalance_order": {"imbalance": "> 1"}}
 
     def __init__(
         self,
@@ -200,6 +203,9 @@ class TaskStream(Stream):
         return self._tests[k]
 
     def _data(self, storage: Tensor | Remote, rows: Tensor, labels: Tensor, k: int, augment: bool = False) -> Data:
+        if len(rows) == 0:
+            what = "test" if storage is self.inputs.test else "training and validation"
+            raise ConfigError(f"Expected `stream` to have {what} samples in every task, got none in task {k}")
         pipeline = self.inputs.pipeline(self._pieces[k].change, augment)
         return Data(storage, self._moved(rows), self._moved(labels), k, pipeline)
 

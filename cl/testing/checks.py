@@ -12,10 +12,12 @@ from torch import Tensor
 
 from cl.engine import Engine
 from cl.errors import ConfigError
+from cl.hooks import check_hooks
 from cl.population import Population
 from cl.population.memory import grown
 from cl.strategy import SCENARIOS, Strategy
 from cl.testing.tiny import TinyStream, engine, state, train
+from cl.unsaved import attributes, lost
 
 Check = Callable[[type[Strategy], dict[str, Any]], None]
 
@@ -69,6 +71,7 @@ def check_facts(strategy: type[Strategy], fields: dict[str, Any]) -> None:
     assert set(protected(strategy)) <= set(strategy.scenarios), strategy.protects
     assert list(inspect.signature(strategy).parameters)[:2] == ["learner", "info"], "arguments must begin so"
     assert not (strategy.needs_task_id and set(strategy.scenarios) - {"task"}), "task ids exist in `task` alone"
+    check_hooks(strategy)
     reason = strategy.vectorizable
     assert reason is True or (isinstance(reason, str) and reason), "vectorizable is True or a reason"
     if _overrides_any(strategy, "begin_task", "end_task", "grow", "training_data"):
@@ -146,6 +149,14 @@ def check_resume(strategy: type[Strategy], fields: dict[str, Any]) -> None:
             np.testing.assert_array_equal(whole.results().train_loss, resumed.results().train_loss)
         except AssertionError as error:
             raise AssertionError(f"{at}: {error}") from error
+
+
+def check_unsaved(strategy: type[Strategy], fields: dict[str, Any]) -> None:
+    """What changes in a run is in parameters and buffers, or is set anew (`Strategy.rebuilt`)."""
+    running = engine(strategy, TinyStream(_scenario(strategy)), epochs=1, **fields)
+    before = attributes(running.strategy)
+    running.run()
+    assert not lost(running.strategy, before), lost(running.strategy, before)
 
 
 def check_population(strategy: type[Strategy], fields: dict[str, Any]) -> None:

@@ -40,6 +40,15 @@ def config_groups() -> dict[str, Path]:
     return {folder.name: folder for folder in folders}
 
 
+def files(folder: Path) -> dict[str, Path]:
+    """Return name -> yaml of the choices of a group, ours and then the user's own in ``conf``.
+
+    One of the user's with the name of one of ours is left out, as it is refused where it is chosen.
+    """
+    own = Path.cwd() / "conf" / folder.relative_to(conf_folder())
+    return {file.stem: file for place in (own, folder) for file in sorted(place.glob("*.yaml"))}
+
+
 def fields(group: str, name: str) -> str:
     """Return a choice's yaml, ours or the user's own in ``conf``: every field with its value and meaning.
 
@@ -51,11 +60,10 @@ def fields(group: str, name: str) -> str:
         raise ConfigError(
             f"Expected `kind` GROUP=NAME with GROUP in {sorted(groups)}, got {group!r}{nearest(group, groups)}"
         )
-    folders = (groups[group], Path.cwd() / "conf" / groups[group].relative_to(conf_folder()))
-    files = {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
-    if name not in files:
-        raise ConfigError(f"Expected `{group}` in {sorted(files)}, got {name!r}{nearest(name, files)}")
-    return files[name].read_text(encoding="utf-8")
+    found = files(groups[group])
+    if name not in found:
+        raise ConfigError(f"Expected `{group}` in {sorted(found)}, got {name!r}{nearest(name, found)}")
+    return found[name].read_text(encoding="utf-8")
 
 
 def plural(name: str) -> str:
@@ -70,8 +78,11 @@ def plural(name: str) -> str:
 
 
 def entries(folder: Path) -> Entries:
-    """Return (name, summary) of every yaml in a folder; the summary is the file's first comment."""
-    return [(file.stem, _first_comment(file)) for file in sorted(folder.glob("*.yaml"))]
+    """Return (name, summary) of every choice of a group, see `files`; the summary is the file's first comment."""
+    found = files(folder)
+    ours = [(name, _first_comment(file)) for name, file in sorted(found.items()) if file.parent == folder]
+    own = [(name, file) for name, file in sorted(found.items()) if file.parent != folder]
+    return ours + [(name, f"{_first_comment(file)} ({file.relative_to(Path.cwd())})".lstrip()) for name, file in own]
 
 
 def _first_comment(file: Path) -> str:

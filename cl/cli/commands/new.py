@@ -1,6 +1,7 @@
 """Write a new strategy that already passes every check: its class, its yaml and its test."""
 
 import argparse
+import keyword
 import re
 from pathlib import Path
 from string import Template
@@ -36,6 +37,7 @@ def write_strategy(name: str, folder: Path | None, here: Path) -> list[Path]:
         ConfigError: the name is taken or no identifier, the folder lies elsewhere, or a file is already there.
     """
     expect(re.fullmatch(r"[a-z][a-z0-9_]*", name) is not None, "name", "lower-case letters, digits and _", name)
+    expect(not keyword.iskeyword(name), "name", "no word of Python's own", name)
     ours = conf_folder() == here / "conf"
     if not ours:
         expect(not (conf_folder() / "strategy" / f"{name}.yaml").exists(), "name", "not of a strategy that ships", name)

@@ -20,6 +20,7 @@ The search, its budget and what it chose are kept in OUTPUT/.tuning/TIME/tuning.
 """
 
 import argparse
+import contextlib
 import itertools
 import json
 import math
@@ -75,21 +76,27 @@ def main(argv: Sequence[str]) -> int:
     if final:
         composed = (_composed(fixed, words) for words in grid)
         rehearse((c for c in composed if not isinstance(c, ConfigError)), protocol, final[0])
+    folder = own(_output(fixed, grid) / ".tuning" / time.strftime("%Y-%m-%d_%H-%M-%S"))  # refused now or never
     trials = []
-    with Workers(cpu_count()) as pool, counting("setting", asked.trials or len(grid)) as tick:
-        if asked.trials is None:
-            tried = attempts(fixed, grid, protocol, pool)
-        else:
-            tried = search(fixed, searched, protocol, pool, asked.trials, asked.at_once)
-        for trial in tried:
-            trials.append(trial)
-            tick()
-    found = report(trials, protocol)
+    try:
+        with Workers(cpu_count()) as pool, counting("setting", asked.trials or len(grid)) as tick:
+            if asked.trials is None:
+                tried = attempts(fixed, grid, protocol, pool)
+            else:
+                tried = search(fixed, searched, protocol, pool, asked.trials, asked.at_once)
+            for trial in tried:
+                trials.append(trial)
+                tick()
+        found = report(trials, protocol)
+        _keep(found, [folder])
+    finally:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # where nothing is in it
     show(trials, found)
+    for line in remarks(trials, [o for o in searched if not o.is_interval_sweep()]):
+        print(line)
     best = [*fixed, *found["best"]["words"]]
     config = compose(best)
-    folder = own(Path(config["output"]).expanduser() / ".tuning" / time.strftime("%Y-%m-%d_%H-%M-%S"))
-    _keep(found, [folder])
     ended = finals(best, final)
     outcomes = [outcome for outcome in ended if not isinstance(outcome, LetheError)]
     for seed, outcome in zip(final, ended, strict=True):
@@ -149,6 +156,16 @@ def _composed(fixed: Sequence[str], words: Sequence[str]) -> "Config | ConfigErr
         return compose([*fixed, *words])
     except ConfigError as error:
         return error
+
+
+def _output(fixed: Sequence[str], grid: Sequence[tuple[str, ...]]) -> Path:
+    """Return the output folder, which all settings share."""
+    from cl.cli.compose import compose
+
+    config = _composed(fixed, ())
+    if isinstance(config, ConfigError):  # of keys that only the first setting brings
+        config = compose([*fixed, *grid[0]])
+    return Path(config["output"]).expanduser()
 
 
 def attempts(
@@ -262,6 +279,36 @@ def show(trials: "Sequence[Trial]", found: dict[str, Any]) -> None:
         f"budget: {budget['settings']} settings{failed}, {budget['runs']} runs, {budget['steps']} steps, "
         f"{budget['seconds']:.1f} s of training"
     )
+
+
+def remarks(trials: "Sequence[Trial]", searched: Sequence[Any]) -> list[str]:
+    """Return what a reader of a search should know: keys that changed nothing, numbers best at an end of those tried.
+
+    Args:
+        trials: all settings.
+        searched: the overrides with several values that are listed.
+    """
+    best = max(trials, key=lambda t: t.score)
+    found = []
+    for override in searched:
+        key, values = str(override.get_key_element()), _values(override)
+        others: dict[tuple[str, ...], set[tuple[float, ...]]] = {}
+        for trial in (t for t in trials if t.trains):
+            rest = tuple(w for w in trial.words if not w.startswith(f"{key}="))
+            others.setdefault(rest, set()).add(trial.scores)
+        tried = sum(t.trains for t in trials)
+        if tried > len(others) and all(len(scores) == 1 for scores in others.values()):
+            found.append(f"note: {key} changed nothing: its values tie")
+            continue
+        try:
+            numbers = sorted(float(v.partition("=")[2]) for v in values)
+        except ValueError:
+            continue
+        chosen = next(float(w.partition("=")[2]) for w in best.words if w.startswith(f"{key}="))
+        if len(numbers) > 1 and chosen in (numbers[0], numbers[-1]):
+            end = "smallest" if chosen == numbers[0] else "largest"
+            found.append(f"note: {key}={chosen:g} is the {end} value tried; the best may lie beyond")
+    return found
 
 
 def _tell(outcomes: "Sequence[Outcome]", split: str) -> None:

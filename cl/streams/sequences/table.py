@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cl.build import Conditions
 from cl.errors import DataError, expect
 from cl.streams.sources.base import Samples, Source, Table, missing
 
@@ -36,6 +37,8 @@ class Csv(Source):
         separator: what stands between two fields, one character.
         decimal: decimal mark of the numbers, ``.`` or ``,``.
     """
+
+    only_with: ClassVar[Conditions] = {"segments": {"group": (None,)}}
 
     def __init__(
         self,

@@ -24,6 +24,11 @@ class Samples:
     y: Tensor
     group: Tensor | None = None
 
+    def __post_init__(self) -> None:
+        for name, values in (("labels", self.y), ("groups", self.group)):
+            if values is not None and len(values) != len(self.x):
+                raise DataError(f"Expected as many {name} as samples, got {len(values)} and {len(self.x)}")
+
 
 @dataclass(frozen=True)
 class Table:

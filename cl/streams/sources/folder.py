@@ -54,6 +54,7 @@ class ImageFolder(Source):
         expect(channels in (1, 3), "stream.source.channels", "1 or 3", channels)
         expect(size is None or size > 0, "stream.source.size", "> 0", size)
         expect(0 < test_fraction < 1, "stream.source.test_fraction", "in (0, 1)", test_fraction)
+        expect(len(path) > 0, "stream.source.path", "one path or more", path)
         self.paths = [path] if isinstance(path, str) else [str(p) for p in path]
         self.channels, self.size, self.test_fraction = channels, size, test_fraction
         self.groups, self.invert = groups, invert
