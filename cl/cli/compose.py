@@ -1,6 +1,7 @@
 """From the words on a command line to a resolved configuration, by Hydra; mistakes become one line each."""
 
 import contextlib
+import difflib
 import gc
 import importlib
 import re
@@ -21,6 +22,8 @@ from cl.build import Config
 from cl.cli.places import conf_folder
 from cl.errors import ConfigError, LetheError, closest, expect, nearest
 from cl.settings import GROUPS, SETTINGS
+
+ALIKE = 0.8  # likeness of a key of the user's own and one of ours, see `difflib`: sed and seed have .86
 
 
 @contextlib.contextmanager
@@ -104,10 +107,11 @@ def plain(config: DictConfig, choices: Mapping[str, Any]) -> Config:
     resolved = OmegaConf.to_container(copy, resolve=True, throw_on_missing=True)
     assert isinstance(resolved, dict)
     known = [*GROUPS, *SETTINGS]
-    for key in (
-        k for k in map(str, resolved) if k not in known and closest(k, known)
-    ):  # others may be there for ${...}
-        raise ConfigError(f"Expected `{key}` to be a key of the configuration, got +{key}{nearest(key, known)}")
+    for key in (k for k in map(str, resolved) if k not in known):  # others may be there for ${...}
+        if near := difflib.get_close_matches(key, known, 1, ALIKE):
+            raise ConfigError(
+                f"Expected `{key}` to be a key of the configuration, got +{key} (did you mean {near[0]}?)"
+            )
     for key in (k for k in SETTINGS if k not in resolved):
         raise ConfigError(f"Expected `{key}` to be given, got ~{key}")
     for group in (g for g in GROUPS if g not in resolved):  # group=[]
@@ -125,7 +129,9 @@ def _target_of(group: str, choice: str) -> Any:
     for folder in (conf_folder(), Path.cwd() / "conf"):
         path = folder / group / f"{choice}.yaml"
         if path.is_file():
-            return (yaml.safe_load(path.read_text()) or {}).get("_target_")
+            content = yaml.safe_load(path.read_text()) or {}
+            inherited = [n for n in content.get("defaults", ()) if isinstance(n, str) and n != "_self_"]
+            return content.get("_target_") or (_target_of(group, inherited[0]) if inherited else None)
     return None
 
 

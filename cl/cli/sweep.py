@@ -1,6 +1,5 @@
 """Sweeps: Hydra's sweepers and launchers call `job` once for every combination."""
 
-import contextlib
 import functools
 import itertools
 import json
@@ -121,8 +120,14 @@ def check(composed: DictConfig, words: Sequence[str], loader: Any) -> None:
 def own(folder: Path) -> Path:
     """Make a folder that no other sweep has: two may start in the same second, and a clock may be set back."""
     for name in itertools.chain([folder.name], (f"{folder.name}-{i}" for i in itertools.count(1))):
-        with contextlib.suppress(FileExistsError):
+        try:
             folder.with_name(name).mkdir(parents=True)
+        except FileExistsError:
+            if not folder.parent.is_dir():  # a file in the place of a folder, for good
+                raise
+        except FileNotFoundError as error:
+            raise ConfigError(f"Expected `output` to be a folder that can be made, got {folder}") from error
+        else:
             return folder.with_name(name)
     raise AssertionError("there is always another number")
 

@@ -96,13 +96,45 @@ def test_an_impossible_setting_fails_alone_and_the_search_is_kept(tmp_path, caps
     arguments = ["optimizer.lr=-1.0,0.01", f"output={tmp_path}", "--final", "none", "--tasks", "1"]
     assert main(["tune", *WORDS, *arguments]) == 0
     text = capsys.readouterr().out
-    assert "-inf  optimizer.lr=-1.0  (Expected `optimizer`" in text
+    assert "-inf  optimizer.lr=-1.0  (Expected `optimizer.lr` a number >= 0" in text
     assert "budget: 2 settings (1 failed), 1 runs, 20 steps" in text
     (file,) = tmp_path.glob(".tuning/*/tuning.json")
     record = json.loads(file.read_text())
     assert record["best"]["words"] == ["optimizer.lr=0.01"]
     assert record["final"] == {"seeds": [], "folders": []}
-    assert "Invalid learning rate" in record["trials"][0]["message"]
+    assert "a number >= 0, got -1.0" in record["trials"][0]["message"]
+
+
+def test_values_that_tie_and_the_end_of_a_grid_are_told(tmp_path, capsys):
+    searched = ["optimizer.lr=1e-6,1e-5,0.01", "evaluation.batch_size=100,200", "training.optimizer_state=keep,reset"]
+    assert main(["tune", *WORDS, *searched, f"output={tmp_path}", "--final", "none", "--tasks", "1"]) == 2  # evaluation
+    capsys.readouterr()
+    searched[1] = "checkpoint.minutes=5,6"
+    assert main(["tune", *WORDS, *searched, f"output={tmp_path}", "--final", "none", "--tasks", "1"]) == 0
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert notes == [
+        "note: optimizer.lr=0.01 is the largest value tried; the best may lie beyond",
+        "note: checkpoint.minutes changed nothing: its values tie",
+        "note: training.optimizer_state changed nothing: its values tie",
+    ]
+
+
+def test_no_note_where_the_best_lies_inside(tmp_path, capsys):
+    words = ["optimizer.lr=1e-7,0.01,10.0", f"output={tmp_path}", "--final", "none", "--tasks", "1"]
+    assert main(["tune", *WORDS, *words]) == 0
+    assert "note:" not in capsys.readouterr().out
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_search(tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(tune, "attempts", None)
+    assert main(["tune", *WORDS, "optimizer.lr=0.1,0.2", f"output={tmp_path}/file", "--final", "none"]) == 2
+    assert "Not a directory" in capsys.readouterr().err
+
+
+def test_a_search_in_which_nothing_trains_leaves_no_folder(tmp_path, capsys):
+    assert main(["tune", *WORDS, "optimizer.lr=-1.0,-2.0", f"output={tmp_path}", "--final", "none"]) == 2
+    assert not list(tmp_path.glob(".tuning/*"))
 
 
 def test_the_choices_of_a_glob_are_searched(capsys, tmp_path):
@@ -194,7 +226,7 @@ def test_optuna_searches_an_interval(capsys, tmp_path):
         (["optimizer.lr=interval(1,0.1)", "--trials", "2"], "from a smaller number to a larger"),
         (["optimizer.lr=tag(log,interval(0,0.1))", "--trials", "2"], "> 0 where it is tagged log"),
         (["optimizer.lr=0.1,0.2", "--trials", "2", "--at-once", "0"], "--at-once"),
-        (["optimizer.lr=-1.0,-2.0"], "none (optimizer.lr=-1.0: Expected `optimizer`"),
+        (["optimizer.lr=-1.0,-2.0"], "none (optimizer.lr=-1.0: Expected `optimizer.lr`"),
         (["strategy=glob(zz*)"], "several values"),
     ],
 )

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cl.assembly import build_strategy, build_stream
+from cl.assembly import build_engine, build_strategy, build_stream
 from cl.cli.compose import compose
 from cl.errors import ConfigError, DataError
 from cl.learners.causal import looks_ahead
@@ -92,3 +92,34 @@ def test_a_look_ahead_of_one_step_is_found(kind, ahead):
     assert looks_ahead(learner, info) is ahead
     assert learner.training
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["scheduler=cosine", "scheduler.T_max=0"], "`scheduler.T_max` > 0, got 0"),
+        (["scheduler=cosine", "scheduler.eta_min=-1"], "`scheduler.eta_min` a number >= 0, got -1.0"),
+        (["scheduler=step", "scheduler.step_size=0"], "`scheduler.step_size` > 0, got 0"),
+        (["scheduler=exponential", "scheduler.gamma=nan"], "`scheduler.gamma` a number > 0, got nan"),
+        (["scheduler=restarts", "scheduler.T_mult=0"], "`scheduler.T_mult` > 0, got 0"),
+        (["optimizer.lr=-1"], "`optimizer.lr` a number >= 0, got -1.0"),
+        (["optimizer=sgd", "optimizer.momentum=2"], "`optimizer.momentum` in [0, 1), got 2.0"),
+        (["optimizer=rmsprop", "optimizer.alpha=5"], "`optimizer.alpha` in [0, 1), got 5.0"),
+        (["measures.weight_drift._target_=null"], "`measures.weight_drift._target_` a subclass of"),
+        (["stream.source.test_fraction=0.0001"], "to have test samples in every task, got none in task 0"),
+        (["stream.source.test_fraction=0.9999"], "to have training and validation samples in every task"),
+        (["stream=image_folder", "stream.source.path=[]"], "`stream.source.path` one path or more, got []"),
+        (["checkpoint=3"], "`checkpoint` a block with ['minutes', 'steps'], got 3"),
+    ],
+)
+def test_impossible_values_are_refused_before_training(words, said):
+    with pytest.raises(ConfigError) as error:
+        _build(["stream=split_digits", *words])
+    assert said in str(error.value)
+
+
+def _build(words):
+    config = compose(words)
+    stream = build_stream(config, Settings.of(config), CPU)
+    build_engine(config, stream, build_strategy(config, stream, CPU))
+    assert len(stream[0].train) > 0

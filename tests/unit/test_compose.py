@@ -96,3 +96,39 @@ compose(["stream=split_digits"])
 assert gc.get_freeze_count() <= frozen
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("strategy=null", "`strategy` in ['agem'"),
+        ("scheduler=3", "`scheduler` in ['cosine'"),
+        ("measures=[basic,nope]", "got 'nope' (did you mean none?)"),
+        ("~seed", "`seed` to be given, got ~seed"),
+        ("+sed=3", "`sed` to be a key of the configuration, got +sed (did you mean seed?)"),
+    ],
+)
+def test_what_is_wrong_with_a_word_is_named(word, said):
+    with pytest.raises(ConfigError) as error:
+        compose([word])
+    assert said in str(error.value)
+
+
+def test_keys_of_one_s_own_may_be_referred_to():
+    assert compose(["+rate=0.5", "optimizer.lr=${rate}"])["optimizer"]["lr"] == 0.5
+
+
+def test_seeds_that_two_jobs_would_train_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="`seed` seeds 3 apart"):
+        sweep(["seed=0,2", "replicas=3", f"output={tmp_path}"])
+
+
+def test_a_yaml_made_of_a_shipped_one_keeps_its_name(tmp_path, monkeypatch):
+    (tmp_path / "conf" / "strategy").mkdir(parents=True)
+    (tmp_path / "conf" / "strategy" / "firm.yaml").write_text("defaults: [ewc, _self_]\nstrength: 5.0\n")
+    monkeypatch.chdir(tmp_path)
+    config = compose(["strategy=firm"])
+    assert config["choices"]["strategy"] == "firm"
+    assert config["strategy"]["strength"] == 5.0
+    assert config["strategy"]["_target_"] == "strategies.ewc.EWC"
+    assert compose(["strategy=firm", "strategy._target_=mine.Own"])["choices"]["strategy"] == "Own"

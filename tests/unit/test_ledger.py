@@ -42,6 +42,8 @@ def test_filter_and_sort(tmp_path):
     assert [e.seed for e in ledger.runs(tmp_path, where={"seed": "2"})] == [2]
     with pytest.raises(ConfigError, match="colour"):
         ledger.runs(tmp_path, sort="colour")
+    with pytest.raises(ConfigError, match="`--state` in"):
+        ledger.runs(tmp_path, state="complet")
 
 
 def test_index_follows_the_folders_and_can_be_rebuilt(tmp_path):

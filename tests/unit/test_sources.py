@@ -13,6 +13,7 @@ from cl.errors import ConfigError, DataError
 from cl.streams import TaskStream
 from cl.streams.cache import decoded
 from cl.streams.constructions import Sequence, Split
+from cl.streams.sequences.table import Csv
 from cl.streams.sources import EMNIST, MNIST, AsSequence, Digits, ImageFolder, Omniglot, Several, Wrapped
 from cl.streams.sources.files import ImageFiles
 
@@ -81,6 +82,17 @@ def test_emnist_letters_are_upright_and_counted_from_0(tmp_path):
     assert (table.train.x[3, 0].numpy() == arrays["train"][0][3].T).all()
     assert (table.train.y.numpy() == arrays["train"][1] - 1).all()
     assert len(table.class_names) == 26
+
+
+def test_a_path_that_exists_from_here_is_told(tmp_path, monkeypatch):
+    """`stream.source.path` is relative to `data.root`, and a file beside the user is easily meant."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "series.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match=rf"{tmp_path}/series.csv does, and can be given so"):
+        Csv("series.csv").load(tmp_path / "root", download=False)
+    with pytest.raises(DataError) as error:
+        Csv("other.csv").load(tmp_path / "root", download=False)
+    assert "can be given so" not in str(error.value)
 
 
 def test_missing_files_say_what_to_do(tmp_path):

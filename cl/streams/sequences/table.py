@@ -77,7 +77,7 @@ class Csv(Source):
         """
         path = root / Path(self.path).expanduser()
         if not path.exists():
-            raise missing(path, "give the path of a csv file in `stream.source.path`")
+            raise missing(path, "give the path of a csv file in `stream.source.path`", self.path)
         frame, numbers = self._read(path)
         columns = [c for c in numbers if not c.startswith("Unnamed: ")] if self.columns is None else self.columns
         for column in columns:

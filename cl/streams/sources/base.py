@@ -81,6 +81,14 @@ class Source(ABC):
         """
 
 
-def missing(path: Path, how: str) -> DataError:
-    """Return the error for a file that is not there."""
-    return DataError(f"Expected the data file {path}, which does not exist; {how}")
+def missing(path: Path, how: str, given: str | None = None) -> DataError:
+    """Return the error for a file that is not there.
+
+    Args:
+        path: where it was looked for.
+        how: what to do.
+        given: the path as the user gave it, relative to `data.root`; one that exists from here is told.
+    """
+    here = Path.cwd() / given if given is not None else path
+    found = f" ({here} does, and can be given so)" if here != path and here.exists() else ""
+    return DataError(f"Expected the data file {path}, which does not exist{found}; {how}")

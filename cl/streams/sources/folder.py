@@ -63,9 +63,10 @@ class ImageFolder(Source):
     def load(self, root: Path, download: bool) -> Table:
         """Return the data, decoded once and cached."""
         places = [root / Path(p).expanduser() for p in self.paths]
-        for place in places:
+        for place, given in zip(places, self.paths, strict=True):
             if not place.exists():
-                raise missing(place, "give the path of a folder of images or of a zip archive in `stream.source.path`")
+                how = "give the path of a folder of images or of a zip archive in `stream.source.path`"
+                raise missing(place, how, given)
         if not self.in_memory:
             return self._remote(places)
         spec = (self.channels, self.size, self.test_fraction, self.groups, self.invert, [str(p) for p in places])
