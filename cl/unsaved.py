@@ -15,7 +15,8 @@ def attributes(strategy: Strategy) -> Attributes:
     """Return what the plain attributes of a strategy are now."""
     found: Attributes = {}
     for path, module in strategy.named_modules():
-        own = {*_MODULE, "_dropouts", *(module.rebuilt if isinstance(module, Strategy) else ())}
+        rebuilt = {name for base in type(module).__mro__ for name in vars(base).get("rebuilt", ())}
+        own = {*_MODULE, "_dropouts", *rebuilt}
         found |= {(path, name): _print(value) for name, value in vars(module).items() if name not in own}
     return found
 

@@ -47,6 +47,7 @@ class DGR(Strategy):
     paper: ClassVar[Paper | None] = Paper(
         "Continual Learning with Deep Generative Replay", 2017, "https://arxiv.org/abs/1705.08690"
     )
+    rebuilt: ClassVar[tuple[str, ...]] = ("k",)
     scenarios: ClassVar[tuple[str, ...]] = ("task", "domain", "class")
     protects: ClassVar[bool] = True
     bare: ClassVar[bool] = True

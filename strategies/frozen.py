@@ -21,6 +21,7 @@ class Frozen(Strategy):
         after: tasks that train the backbone; 0 keeps it as it was initialised (random features).
     """
 
+    rebuilt: ClassVar[tuple[str, ...]] = ("frozen",)
     scenarios: ClassVar[tuple[str, ...]] = ("task", "domain", "class")
     neutral: ClassVar[Mapping[str, Any] | None] = {"after": 1000}
 

@@ -35,6 +35,7 @@ class GEM(Strategy):
     """
 
     paper = Paper("Gradient episodic memory for continual learning", 2017, "https://arxiv.org/abs/1706.08840")
+    rebuilt: ClassVar[tuple[str, ...]] = ("k",)
     scenarios = ("task", "domain", "class")
     protects = True
     small: ClassVar[dict[str, Any]] = {"memory_size": 60}

@@ -39,7 +39,7 @@ class GenerativeClassifier(Strategy):
     paper: ClassVar[Paper | None] = Paper(
         "Class-Incremental Learning with Generative Classifiers", 2021, "https://arxiv.org/abs/2104.10093"
     )
-    rebuilt = ("present",)
+    rebuilt: ClassVar[tuple[str, ...]] = ("present",)
     scenarios: ClassVar[tuple[str, ...]] = ("task", "class")
     protects: ClassVar[bool] = True
 

@@ -56,6 +56,7 @@ class GPM(Strategy):
     """
 
     paper = Paper("Gradient projection memory for continual learning", 2021, "https://arxiv.org/abs/2103.09762")
+    rebuilt: ClassVar[tuple[str, ...]] = ("first",)
     scenarios = ("task", "domain", "class")
     protects = ("task", "domain")
     neutral: ClassVar[dict[str, Any]] = {"threshold": 0.0, "increase": 0.0}

@@ -45,7 +45,7 @@ class ICaRL(Strategy):
     paper: ClassVar[Paper | None] = Paper(
         "iCaRL: Incremental Classifier and Representation Learning", 2017, "https://arxiv.org/abs/1611.07725"
     )
-    rebuilt = ("later",)
+    rebuilt: ClassVar[tuple[str, ...]] = ("later",)
     scenarios: ClassVar[tuple[str, ...]] = ("task", "class")
     protects: ClassVar[bool] = True
     small: ClassVar[dict[str, int]] = {"memory_size": 60}

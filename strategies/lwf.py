@@ -43,6 +43,7 @@ class LwF(Strategy):
     """
 
     paper = Paper("Learning without forgetting", 2016, "https://arxiv.org/abs/1606.09282")
+    rebuilt: ClassVar[tuple[str, ...]] = ("k",)
     scenarios = ("task", "domain", "class")
     protects = ("task", "domain")
     bare = True

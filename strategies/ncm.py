@@ -44,6 +44,7 @@ class NCM(Frozen):
         2013,
         "https://doi.org/10.1109/TPAMI.2013.83",
     )
+    rebuilt: ClassVar[tuple[str, ...]] = ("frozen", "base")
     scenarios: ClassVar[tuple[str, ...]] = ("task", "class")
     neutral: ClassVar[Mapping[str, Any] | None] = None
     mean: Tensor

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cl import hooks
 from cl.engine import Engine
 from cl.errors import ConfigError
-from cl.hooks import check_hooks
 from cl.population import Population
 from cl.population.memory import grown
 from cl.strategy import SCENARIOS, Strategy
@@ -71,7 +71,7 @@ def check_facts(strategy: type[Strategy], fields: dict[str, Any]) -> None:
     assert set(protected(strategy)) <= set(strategy.scenarios), strategy.protects
     assert list(inspect.signature(strategy).parameters)[:2] == ["learner", "info"], "arguments must begin so"
     assert not (strategy.needs_task_id and set(strategy.scenarios) - {"task"}), "task ids exist in `task` alone"
-    check_hooks(strategy)
+    hooks.check_hooks(strategy)
     reason = strategy.vectorizable
     assert reason is True or (isinstance(reason, str) and reason), "vectorizable is True or a reason"
     if _overrides_any(strategy, "begin_task", "end_task", "grow", "training_data"):
