@@ -310,7 +310,7 @@ class Engine:
 
     def _check_row(self, row: int) -> None:
         """Refuse answers that are not numbers: their accuracy, and all that follows from it, means nothing."""
-        bad = np.flatnonzero(np.isnan(self.loss[row]))
+        bad = np.flatnonzero(np.isnan(self.loss[row]) & ~np.isnan(self.accuracy[row]))
         if len(bad) > 0:
             raise TrainingError(
                 f"Expected {type(self.strategy).__name__}.predict to return numbers, got nan on task {bad[0]}, {row} "
