@@ -214,12 +214,12 @@ def unused(target: Callable[..., Any], fields: Mapping[str, Any], path: str) -> 
 def tell_unused(target: Callable[..., Any], fields: Mapping[str, Any], path: str) -> None:
     """Warn of fields that have no effect; see `unused`."""
     for line in unused(target, fields, path):
-        _warn(line)
+        warn_once(line)
 
 
 @functools.cache
-def _warn(line: str) -> None:
-    """Warn once, however many replicas there are."""
+def warn_once(line: str) -> None:
+    """Warn of something, and never of the same again, however many replicas there are."""
     log.warning(line)
 
 

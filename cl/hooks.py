@@ -2,13 +2,12 @@
 
 import difflib
 import inspect
-import logging
 from functools import cache
 
+from cl.build import warn_once
 from cl.errors import ConfigError
 from cl.strategy import Strategy
 
-log = logging.getLogger(__name__)
 ALIKE = 0.85  # likeness of two names, see `difflib`: end_tasks and end_task have .94, losses and loss .8
 
 
@@ -20,7 +19,7 @@ def hooks() -> dict[str, int]:
 
 
 def check_hooks(kind: type[Strategy]) -> None:
-    """Check that a strategy's methods can be called as the contract calls them; warn of names close to a hook's.
+    """Check that a class's methods can be called as the contract calls them; warn of names close to a hook's.
 
     Raises:
         ConfigError: a method takes other arguments.
@@ -40,7 +39,7 @@ def check_hooks(kind: type[Strategy]) -> None:
     for name in sorted({n for base in own for n, f in vars(base).items() if inspect.isfunction(f)} - set(hooks())):
         near = difflib.get_close_matches(name, hooks(), 1, ALIKE)
         if near and getattr(kind, near[0]) is getattr(Strategy, near[0]):
-            log.warning("%s.%s is no hook of a strategy (did you mean %s?)", kind.__name__, name, near[0])
+            warn_once(f"{kind.__name__}.{name} is no hook of a strategy (did you mean {near[0]}?)")
 
 
 def _ours(kind: type) -> bool:

@@ -124,16 +124,18 @@ class Replica:
             if resume == "auto" and status == "failed":
                 message = f"{read_status(self.path).get('message')} (before; resume=retry runs it again)"
                 return Outcome(self.path, "failed", message, Results.load(self.path))
-        except (DataError, FileNotFoundError, ValueError) as error:
+        except (DataError, FileNotFoundError) as error:
             log.warning("%s; measuring again", " ".join(str(error).split()))
         return None
 
     def _warn_of_other_code(self) -> None:
         """Say so where a run that is not to be repeated was made by another version of the user's own classes."""
-        facts = json.loads((self.path / "environment.json").read_text())
-        targets = {part: str(self.config[part].get("_target_")) for part in ("strategy", "stream", "learner")}
-        now = own_code_hash(*(k for n, t in targets.items() if isinstance(k := locate(t, f"{n}._target_"), type)))
-        if facts.get("own_code", now) != now:
+        try:
+            before = json.loads((self.path / "environment.json").read_text()).get("own_code")
+            kinds = [locate(self.config[part]["_target_"], part) for part in ("strategy", "stream", "learner")]
+        except (OSError, ValueError, KeyError):  # nothing to compare with, or a class that is no longer there
+            return
+        if before not in (None, own_code_hash(*(kind for kind in kinds if isinstance(kind, type)))):
             log.warning("%s was measured by another version of your classes; resume=never measures again", self.path)
 
     def build(self, like: "Replica | None" = None) -> bool:
