@@ -1,8 +1,10 @@
 """What a checkpoint would lose: attributes of a strategy that change in a run and are neither buffer nor parameter."""
 
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from cl.strategy import Strategy
@@ -37,6 +39,8 @@ def _print(value: Any) -> Any:
         return [(str(k), _print(v)) for k, v in value.items()]
     if isinstance(value, bool | int | float | str | bytes | None):
         return repr(value)
-    if isinstance(value, Iterable) and hasattr(value, "__len__"):
+    if isinstance(value, np.ndarray):
+        return id(value), hash(value.tobytes())
+    if isinstance(value, list | tuple | set | frozenset | deque):
         return [_print(v) for v in value]
     return id(value)

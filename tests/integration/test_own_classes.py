@@ -124,6 +124,35 @@ def test_state_that_no_checkpoint_holds_is_warned_of(here, caplog, capsys):
     assert said[0].startswith("Own changes old, count, which no checkpoint holds")
 
 
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ("[]", "self.kept.append(3)"),
+        ("{}", "self.kept['a'] = torch.ones(2)"),
+        ("torch.zeros(3)", "self.kept.add_(1)"),
+        ("__import__('numpy').zeros(3)", "self.kept[0] = 1"),
+        ("__import__('collections').deque()", "self.kept.append('x')"),
+        ("{1}", "self.kept.add(2)"),
+    ],
+)
+def test_every_plain_kind_of_state_is_seen(first, then, here, caplog, capsys):
+    body = f"def __init__(self, learner, info):\n        super().__init__(learner, info)\n        self.kept = {first}"
+    lethe(capsys, here(f"{body}\n    def end_task(self, task): {then}", first))
+    assert [r for r in caplog.records if "Own changes kept, which no checkpoint holds" in r.getMessage()]
+
+
+def test_what_cannot_be_compared_is_left_alone(here, caplog, capsys):
+    """A loader is not run through, and objects that stay are not called changed."""
+    body = """def __init__(self, learner, info):
+        super().__init__(learner, info)
+        self.loader = torch.utils.data.DataLoader(self)
+    def __len__(self): return 3
+    def __getitem__(self, i): raise AssertionError"""
+    code, told = lethe(capsys, here(body, "loader"))
+    assert (code, told) == (0, [])
+    assert not [r for r in caplog.records if "checkpoint holds" in r.getMessage()]
+
+
 def test_state_that_is_said_to_be_rebuilt_is_not(here, caplog, capsys):
     lethe(capsys, here("rebuilt = ('old', 'count')\n    " + STATEFUL.format(rest="count"), "rebuilt"))
     assert not [r for r in caplog.records if "checkpoint holds" in r.getMessage()]
