@@ -181,6 +181,8 @@ class Rotated(Construction):
             )
         expect(n_tasks is None or n_tasks > 0, "stream.construction.n_tasks", "> 0", n_tasks)
         expect(angles is None or len(angles) > 0, "stream.construction.angles", "a list of degrees", angles)
+        finite = all(math.isfinite(a) for a in (*(angles or ()), low, high))
+        expect(finite, "stream.construction.angles", "numbers, as `low` and `high`", [angles, low, high])
         expect(high > low, "stream.construction.high", f"> low ({low})", high)
         expect(spacing in SPACINGS, "stream.construction.spacing", f"in {list(SPACINGS)}", spacing)
         expect(

@@ -76,6 +76,7 @@ def normalisation(spec: str | Mapping[str, Sequence[float]], x: Tensor, peak: fl
     allowed = (1, x.shape[1]) if x.dim() == 4 else (1,)
     expect(len(mean) == len(std) and len(mean) in allowed, "stream.normalise", f"with {allowed} values", dict(spec))
     expect(bool((std > 0).all()), "stream.normalise.std", "> 0", list(spec["std"]))
+    expect(bool(mean.isfinite().all() and std.isfinite().all()), "stream.normalise", "with finite numbers", dict(spec))
     return Normalisation((1 / (std * peak)).float(), (-mean / std).float())
 
 

@@ -139,6 +139,8 @@ def test_angles():
         ({"n_tasks": None}, "exactly one of"),
         ({"n_tasks": 2, "angles": [1, 2]}, "exactly one of"),
         ({"high": 0.0}, "`stream.construction.high` > low"),
+        ({"high": float("inf")}, "`stream.construction.angles` numbers"),
+        ({"n_tasks": None, "angles": [0.0, float("nan")]}, "`stream.construction.angles` numbers"),
         ({"spacing": "x"}, "`stream.construction.spacing`"),
         ({"interpolation": "cubic"}, "`stream.construction.interpolation`"),
     ],

@@ -228,6 +228,7 @@ def test_crop_and_flip_by_hand():
         ({"normalise": "zscore"}, "`stream.normalise`"),
         ({"normalise": {"mean": [0.1]}}, "mean and std"),
         ({"normalise": {"mean": [0.1], "std": [0.0]}}, "`stream.normalise.std` > 0"),
+        ({"normalise": {"mean": [float("nan")], "std": [1.0]}}, "`stream.normalise` with finite numbers"),
         ({"augmentation": {"rotate": 3}}, "`stream.augmentation`"),
         ({"augmentation": {"brightness": 2.0}}, "`stream.augmentation.brightness`"),
         ({"selection": "last"}, "`stream.selection`"),
