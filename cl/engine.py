@@ -16,16 +16,15 @@ from torch import Tensor
 
 from cl.batch import Batch
 from cl.costs import Passes, StepPasses, counted
-from cl.errors import TrainingError
 from cl.evaluator import EvaluationOptions, Evaluator
+from cl.finite import bad_loss, check_answers, loss_error
 from cl.measures.base import Measure
 from cl.results import Array, Results
-from cl.returned import returned, scalar
+from cl.returned import data_of, scalar
 from cl.seeding import step_keys
 from cl.stopping import EarlyStopping
 from cl.strategy import Strategy
 from cl.streams.base import Stream, TrainingView
-from cl.streams.data import TrainingData
 from cl.trackers.base import Tracker
 from cl.training import Schedule, TrainingOptions
 from cl.update import OptimizerFactory, Updater
@@ -107,7 +106,7 @@ class Engine:
         """Train all tasks that are not done yet and return the results.
 
         Raises:
-            TrainingError: a loss was not finite; `results` holds what was measured before.
+            TrainingError: a loss or an answer is no number; `results` holds what was measured before.
         """
         if not self.started:
             self.evaluate_row(0)
@@ -137,14 +136,9 @@ class Engine:
         return self.stopped or self.step >= self.schedule.steps
 
     def begin(self, k: int) -> None:
-        """Prepare task k: strategy, data, optimiser and schedule; a loaded state overwrites all of it.
-
-        Raises:
-            TrainingError: what the network answered after the task before was not a number.
-            ConfigError: the strategy gives something else to train on than training data.
-        """
+        """Prepare task k: strategy, data, optimiser and schedule; a loaded state overwrites all of it."""
         started = time.perf_counter()
-        self._check_row(k)
+        check_answers(self.strategy, k, self.accuracy[k], self.loss[k])
         strategy, task = self.strategy, self.stream[k]
         state, self._loaded = self._loaded, None
         if not self.online:
@@ -162,9 +156,7 @@ class Engine:
         if state is not None:
             strategy.load_state(state["strategy"])
         view = TrainingView(self.stream, k, strategy.sees, type(strategy).__name__)
-        self.data = strategy.training_data(view, k)
-        if not isinstance(self.data, TrainingData):
-            raise returned(strategy, "training_data", "a cl.streams.data.TrainingData", self.data)
+        self.data = data_of(strategy, strategy.training_data(view, k))
         self.step_passes = StepPasses(strategy.vectorizable is not True and not self.options.compile)
         self.update.refresh(strategy, reset=k > 0 and self.options.optimizer_state == "reset" and not self.online)
         trained = sum(p.numel() for p in self.update.parameters.values())
@@ -249,15 +241,10 @@ class Engine:
     def look(self, block: Tensor) -> None:
         """Look at the losses (n,) of the block that ends here: stop on one that is not finite, tell the trackers."""
         first, self.block = self.block, self.step
-        bad = (~torch.isfinite(block)).nonzero()
-        if len(bad) > 0:
-            step = first + int(bad[0])
-            self.task_steps.append(step)
-            self.train_losses.append(self.losses[:step].cpu())
-            raise TrainingError(
-                f"Expected a finite loss, got {float(block[int(bad[0])])} at task {self.task}, step {step}; "
-                "try a smaller learning rate or strength, or training.clip_norm"
-            )
+        if (bad := bad_loss(block)) is not None:
+            self.task_steps.append(first + bad)
+            self.train_losses.append(self.losses[: first + bad].cpu())
+            raise loss_error(block[bad], self.task, first + bad)
         for tracker in self.trackers:
             tracker.progress(self.task, self.step, self.schedule.steps, float(block.mean()))
 
@@ -285,12 +272,8 @@ class Engine:
         self.seconds["consolidate"] += time.perf_counter() - started
 
     def close(self) -> None:
-        """Leave a task that was trained and evaluated.
-
-        Raises:
-            TrainingError: what the network answers now is not a number.
-        """
-        self._check_row(self.task + 1)
+        """Leave a task that was trained and evaluated."""
+        check_answers(self.strategy, self.task + 1, self.accuracy[self.task + 1], self.loss[self.task + 1])
         self._measure(lambda measure: measure.after_task(self.task, self.strategy, self.stream))
         self.task, self.step, self.begun, self.stopped = self.task + 1, 0, False, False
 
@@ -307,15 +290,6 @@ class Engine:
             tracker.row(row, sum(self.task_steps), accuracy, loss)
         if row == 0:
             self._measure(lambda measure: measure.start(self.strategy, self.stream))
-
-    def _check_row(self, row: int) -> None:
-        """Refuse answers that are not numbers: their accuracy, and all that follows from it, means nothing."""
-        bad = np.flatnonzero(np.isnan(self.loss[row]) & ~np.isnan(self.accuracy[row]))
-        if len(bad) > 0:
-            raise TrainingError(
-                f"Expected {type(self.strategy).__name__}.predict to return numbers, got nan on task {bad[0]}, {row} "
-                "tasks learned; try a smaller learning rate or strength, or training.clip_norm"
-            )
 
     def _measure(self, look: Callable[[Measure], None]) -> None:
         started = time.perf_counter()

@@ -245,8 +245,8 @@ class Replica:
         )
         if not self.saves.agree((engine.task, engine.step), wanted):
             return
-        self._warn_of_losses()
         if self.leads:
+            self._warn_of_losses()
             try:
                 checkpoint.save(self.path, engine.state_dict(), self.identity)
             except OSError as error:  # training is worth more than its checkpoint

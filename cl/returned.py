@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from cl.errors import ConfigError
+from cl.streams.data import TrainingData
 
 
 def returned(strategy: object, hook: str, rule: str, value: Any) -> ConfigError:
@@ -44,6 +45,17 @@ def scores_of(strategy: object, value: Any, samples: int, outputs: int) -> Tenso
     """
     if not isinstance(value, Tensor) or value.dim() < 2 or (value.shape[0], value.shape[-1]) != (samples, outputs):
         raise returned(strategy, "predict", f"a tensor of {samples} rows of {outputs} outputs", value)
+    return value
+
+
+def data_of(strategy: object, value: Any) -> TrainingData:
+    """Return what `training_data` gave if it is training data.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not isinstance(value, TrainingData):
+        raise returned(strategy, "training_data", "a cl.streams.data.TrainingData", value)
     return value
 
 
