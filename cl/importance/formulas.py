@@ -40,6 +40,14 @@ class Formula(ABC):
         """Return True if a call is one that the formula is for."""
         return True
 
+    def separable(self, given: Given) -> bool:
+        """Return True if a sample's gradient of the weight is one outer product, see `product`."""
+        return False
+
+    def product(self, given: Given, outputs: Tensor, power: int) -> Tensor:
+        """Return what `weight` does for one separable call, from |gradient of the output|^power: (O, I)."""
+        return outputs.T @ raised(given["input"], power)
+
     @abstractmethod
     def weight(self, pairs: Pairs, power: int) -> Tensor:
         """Return sum over samples of |gradient|^power, in the shape of the weight."""
@@ -56,10 +64,12 @@ class Formula(ABC):
 class Linear(Formula):
     """`F.linear`: x (B, ..., I) to (B, ..., O)."""
 
+    def separable(self, given: Given) -> bool:
+        """Return True where a sample is one vector."""
+        return bool(given["input"].dim() == 2)
+
     def weight(self, pairs: Pairs, power: int) -> Tensor:
         """Return the sums for a weight (O, I)."""
-        if len(pairs) == 1 and pairs[0][1].dim() == 2:
-            return raised(pairs[0][1], power).T @ raised(pairs[0][0]["input"], power)
         out, a = _places(g for _, g in pairs), _places(given["input"] for given, _ in pairs)
         return outer_sums(out.mT[:, None], a.mT[:, None], power)[0]
 

@@ -50,13 +50,21 @@ def gradient_powers(strategy: "Strategy", batch: Batch, scores: Scores, power: i
         return sums
     roles, rest = uses.roles()
     probes = [call.probe for call in uses.calls]
+    outputs: dict[Role, Tensor] = {}  # of separable calls: scores are added up before the one product
     for row in rows:
         found = torch.autograd.grad(row.sum(), [*probes, *names], retain_graph=True, allow_unused=True)
         rest |= {p for p, g in zip(names, found[len(probes) :], strict=True) if g is not None}
         for (parameter, formula, leaf), calls in roles.items():
             pairs = [(uses.calls[i].given, g) for i in calls if (g := found[i]) is not None]
-            if pairs and parameter not in rest:
+            if leaf == "weight" and len(calls) == len(pairs) == 1 and formula.separable(pairs[0][0]):
+                g = layers.raised(pairs[0][1], power)
+                role = (parameter, formula, leaf)
+                outputs[role] = outputs[role] + g if role in outputs else g
+            elif pairs and parameter not in rest:
                 sums[names[parameter]] += getattr(formula, leaf)(pairs, power)
+    for (parameter, formula, leaf), g in outputs.items():
+        given = uses.calls[roles[parameter, formula, leaf][0]].given
+        sums[names[parameter]] += formula.product(given, g, power)
     if rest:
         sums |= _general(strategy, batch, scores, {n: p for p, n in names.items() if p in rest}, power)
     return sums
