@@ -84,8 +84,7 @@ class Convolution(Formula):
     def weight(self, pairs: Pairs, power: int) -> Tensor:
         """Return the sums for a weight (O, I / groups, *kernel)."""
         first = pairs[0][0]
-        out = torch.cat([g.flatten(2) for _, g in pairs], 2)
-        a = torch.cat([self._patches(given) for given, _ in pairs], 2)
+        out, a = _joined([g.flatten(2) for _, g in pairs], 2), _joined([self._patches(given) for given, _ in pairs], 2)
         shape = (len(out), first.get("groups", 1), -1, out.shape[2])
         return outer_sums(out.reshape(shape), a.reshape(shape), power).reshape(first["weight"].shape)
 
@@ -108,7 +107,7 @@ class Embedding(Formula):
     def weight(self, pairs: Pairs, power: int) -> Tensor:
         """Return the sums for a weight (V, D)."""
         weight, padding = pairs[0][0]["weight"], pairs[0][0].get("padding_idx")
-        tokens, out = torch.cat([given["input"].flatten(1) for given, _ in pairs], 1), _places(g for _, g in pairs)
+        tokens, out = _joined([given["input"].flatten(1) for given, _ in pairs], 1), _places(g for _, g in pairs)
         if padding is not None:
             out = out * (tokens != padding)[..., None]
         total, size = torch.zeros_like(weight), max(1, layers.CHUNK // weight.numel())
@@ -147,12 +146,18 @@ class Normalisation(Formula):
 
 
 def _total(parts: Iterable[Tensor]) -> Tensor:
-    return torch.stack(list(parts)).sum(0)
+    first, *others = parts
+    return sum(others, first)
 
 
 def _places(parts: Iterable[Tensor]) -> Tensor:
     """Return (B, places, O) for some (B, ..., O)."""
-    return torch.cat([part[:, None] if part.dim() == 2 else part.flatten(1, -2) for part in parts], 1)
+    return _joined([part[:, None] if part.dim() == 2 else part.flatten(1, -2) for part in parts], 1)
+
+
+def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:
+    """Return tensors one after another along a dimension; one alone is not copied."""
+    return torch.cat(list(parts), dim) if len(parts) > 1 else parts[0]
 
 
 def _layer_norm(given: Given) -> Tensor:
