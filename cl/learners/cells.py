@@ -14,7 +14,7 @@ from cl.errors import expect
 from cl.transform import fused
 
 State = tuple[Tensor, ...]
-RECURRENT_INITS = ("default", "orthogonal", "identity")
+RECURRENT_INITS = ("default", "orthogonal", "identity", "fan_in")
 
 
 def _whole_precision(x: Tensor) -> bool:
@@ -38,6 +38,12 @@ class Cell(nn.Module):
         super().__init__()
         self.kernel = kernel
         self.size = kernel.hidden_size
+
+    def train(self, mode: bool = True) -> "Cell":
+        """Keep torch's layer in training mode, where alone cuDNN gives gradients; there is no dropout inside it."""
+        super().train(mode)
+        self.kernel.train()
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs (B, T, H) for inputs (B, T, D), from a state of zeros."""
@@ -88,8 +94,9 @@ class RNNCell(Cell):
         inputs: D.
         size: H.
         activation: ``tanh`` or ``relu``.
-        recurrent_init: ``default`` (torch's own), ``orthogonal`` (Saxe et al. 2014), or ``identity``: U = 1, biases 0
-            and input weights of deviation 0.001, with ``relu`` the IRNN of Le, Jaitly, Hinton 2015.
+        recurrent_init: ``default`` (torch's own, all within 1 / sqrt(H)), ``orthogonal`` (Saxe et al. 2014),
+            ``identity``: U = 1, biases 0 and input weights of deviation 0.001, with ``relu`` the IRNN of Le, Jaitly,
+            Hinton 2015, or ``fan_in``: each within 1 / sqrt(its inputs), D or H, as in linear layers.
     """
 
     def __init__(self, inputs: int, size: int, activation: str = "tanh", recurrent_init: str = "default") -> None:
@@ -218,6 +225,11 @@ def initialise_recurrent(kernel: nn.RNNBase, name: str) -> None:
     """Initialise the recurrent weights in place, one square block a gate."""
     expect(name in RECURRENT_INITS, "learner.recurrent_init", f"in {list(RECURRENT_INITS)}", name)
     if name == "default":
+        return
+    if name == "fan_in":
+        for part, inputs in (("ih", kernel.input_size), ("hh", kernel.hidden_size)):
+            for kind in ("weight", "bias"):
+                nn.init.uniform_(getattr(kernel, f"{kind}_{part}_l0"), -(inputs**-0.5), inputs**-0.5)
         return
     recurrent = cast(Tensor, kernel.weight_hh_l0).detach()
     for block in recurrent.chunk(recurrent.shape[0] // kernel.hidden_size):

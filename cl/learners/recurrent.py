@@ -50,6 +50,24 @@ class RecurrentBlock(nn.Module):
         return out + x if self.residual else out
 
 
+class StepBlock(nn.Module):
+    """A fully connected layer at every step; ends in tanh.
+
+    Args:
+        inputs: D.
+        size: units.
+    """
+
+    def __init__(self, inputs: int, size: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(inputs, size)
+
+    def forward(self, x: Tensor, real: Tensor | None = None) -> Tensor:
+        """Return (B, size, T) for x (B, D, T)."""
+        out: Tensor = self.layer(x.transpose(1, 2))
+        return out.tanh().transpose(1, 2)
+
+
 class Recurrent(SequenceLearner):
     """A stack of recurrent layers; see the subclasses for the cells.
 
@@ -59,6 +77,7 @@ class Recurrent(SequenceLearner):
         hidden: units H of each layer, in each direction.
         layers: number of layers.
         bidirectional, residual, dropout: see `RecurrentBlock`; dropout acts between layers and before the head.
+        readout: widths of the fully connected tanh layers between the recurrent ones and the head.
         parameters: total number of parameters, which sets `hidden`; None leaves it as given.
     """
 
@@ -71,9 +90,14 @@ class Recurrent(SequenceLearner):
         bidirectional: bool,
         residual: bool,
         dropout: float,
+        readout: Sequence[int],
         parameters: int | None,
     ) -> None:
         super().__init__(facts)
+        expect(all(width > 0 for width in readout), "learner.readout", "of widths > 0", list(readout))
+        halves = bidirectional and facts.reading == "last" and not self.each
+        rule = "[] where a bidirectional learner is read at both ends (learner.reading=last)"
+        expect(not (halves and readout), "learner.readout", rule, list(readout))
         expect(hidden > 0, "learner.hidden", "> 0", hidden)
         expect(layers > 0, "learner.layers", "> 0", layers)
         self.both_ends = bidirectional
@@ -85,7 +109,11 @@ class Recurrent(SequenceLearner):
                 block = RecurrentBlock(width, size, make, bidirectional, residual, dropout if i > 0 else 0.0)
                 self.blocks.append(block)
                 width = block.width
-            self.widths = (width,) * layers
+            recurrent = (width,) * layers
+            for width_out in readout:
+                self.blocks.append(StepBlock(width, width_out))
+                width = width_out
+            self.widths = (*recurrent, *readout)
             self.last = nn.Sequential(*make_dropout(dropout))
             self.close(width)
 
@@ -104,7 +132,7 @@ class RNN(Recurrent):
 
     Args:
         input_shape, n_classes, vocabulary, padded, target, embedding, reading, outputs, head, codes: see `Sequences`.
-        hidden, layers, bidirectional, residual, dropout, parameters: see `Recurrent`.
+        hidden, layers, bidirectional, residual, dropout, readout, parameters: see `Recurrent`.
         activation, recurrent_init: see `RNNCell`.
     """
 
@@ -124,6 +152,7 @@ class RNN(Recurrent):
         embedding: int = 64,
         reading: str = "last",
         outputs: str = "auto",
+        readout: Sequence[int] = (),
         parameters: int | None = None,
         head: str = "auto",
         vocabulary: int = 0,
@@ -136,7 +165,7 @@ class RNN(Recurrent):
         def make(inputs: int, size: int) -> Cell:
             return RNNCell(inputs, size, activation, recurrent_init)
 
-        super().__init__(facts, make, hidden, layers, bidirectional, residual, dropout, parameters)
+        super().__init__(facts, make, hidden, layers, bidirectional, residual, dropout, readout, parameters)
 
 
 class LSTM(Recurrent):
@@ -144,7 +173,7 @@ class LSTM(Recurrent):
 
     Args:
         input_shape, n_classes, vocabulary, padded, target, embedding, reading, outputs, head, codes: see `Sequences`.
-        hidden, layers, bidirectional, residual, dropout, parameters: see `Recurrent`.
+        hidden, layers, bidirectional, residual, dropout, readout, parameters: see `Recurrent`.
         forget_bias, timescale, peepholes, recurrent_init: see `LSTMCell`.
     """
 
@@ -166,6 +195,7 @@ class LSTM(Recurrent):
         embedding: int = 64,
         reading: str = "last",
         outputs: str = "auto",
+        readout: Sequence[int] = (),
         parameters: int | None = None,
         head: str = "auto",
         vocabulary: int = 0,
@@ -178,7 +208,7 @@ class LSTM(Recurrent):
         def make(inputs: int, size: int) -> Cell:
             return LSTMCell(inputs, size, forget_bias, timescale, peepholes, recurrent_init)
 
-        super().__init__(facts, make, hidden, layers, bidirectional, residual, dropout, parameters)
+        super().__init__(facts, make, hidden, layers, bidirectional, residual, dropout, readout, parameters)
 
 
 class GRU(Recurrent):
@@ -186,7 +216,7 @@ class GRU(Recurrent):
 
     Args:
         input_shape, n_classes, vocabulary, padded, target, embedding, reading, outputs, head, codes: see `Sequences`.
-        hidden, layers, bidirectional, residual, dropout, parameters: see `Recurrent`.
+        hidden, layers, bidirectional, residual, dropout, readout, parameters: see `Recurrent`.
         keep_bias, timescale, recurrent_init: see `GRUCell`.
     """
 
@@ -207,6 +237,7 @@ class GRU(Recurrent):
         embedding: int = 64,
         reading: str = "last",
         outputs: str = "auto",
+        readout: Sequence[int] = (),
         parameters: int | None = None,
         head: str = "auto",
         vocabulary: int = 0,
@@ -219,4 +250,4 @@ class GRU(Recurrent):
         def make(inputs: int, size: int) -> Cell:
             return GRUCell(inputs, size, keep_bias, timescale, recurrent_init)
 
-        super().__init__(facts, make, hidden, layers, bidirectional, residual, dropout, parameters)
+        super().__init__(facts, make, hidden, layers, bidirectional, residual, dropout, readout, parameters)

@@ -1,4 +1,4 @@
-"""Shrink and perturb, L2 Init, pruning and continual backprop against their formulas in numpy."""
+"""Shrink and perturb, L2 Init, soft orthogonality, pruning and continual backprop against their formulas in numpy."""
 
 import numpy as np
 import pytest
@@ -7,12 +7,14 @@ import torch
 from cl.batch import Batch
 from cl.errors import ConfigError
 from cl.learners.cnn import CNN
+from cl.learners.recurrent import GRU, LSTM, RNN
 from cl.population import Population
 from cl.seeding import normal, seeded, step_keys
-from cl.testing.tiny import TinyStream, engine, small_mlp, state, train
+from cl.testing.tiny import TinySequences, TinyStream, engine, small_mlp, state, train
 from cl.update import Updater
 from strategies.cbp import CBP
 from strategies.l2_init import L2Init
+from strategies.orthogonal import Orthogonal
 from strategies.pruning import Pruning
 from strategies.shrink_perturb import ShrinkPerturb
 from strategies.usage import Usage
@@ -55,6 +57,39 @@ def test_l2_init_is_the_distance_to_the_start(norm, power):
         p.data += change
         total += float(np.sum(np.abs(change.numpy()) ** power))
     np.testing.assert_allclose(strategy.penalty().item(), 0.7 * total, rtol=1e-4)
+
+
+def distance_from_orthogonal(w):
+    w = w.reshape(len(w), -1).astype(np.float64)
+    product = w @ w.T if w.shape[0] <= w.shape[1] else w.T @ w
+    return np.sum((product - np.eye(len(product))) ** 2)
+
+
+@pytest.mark.parametrize(("cell", "gates"), [(RNN, 1), (LSTM, 4), (GRU, 3)])
+def test_orthogonal_is_the_distance_of_every_gate_from_an_orthogonal_matrix(cell, gates):
+    stream = TinySequences("class")
+    made = engine(
+        Orthogonal,
+        stream,
+        lambda info: cell(info.input_shape, info.n_classes, hidden=6, readout=[5]),
+        strength=0.7,
+        weights="recurrent",
+    ).strategy
+    kernel = made.learner.blocks[0].cell.kernel
+    blocks = np.split(kernel.weight_hh_l0.detach().numpy(), gates)
+    np.testing.assert_allclose(made.penalty().item(), 0.7 * sum(map(distance_from_orthogonal, blocks)), rtol=1e-5)
+    made.weights = "all"
+    others = [p.detach().numpy() for p in (kernel.weight_ih_l0, made.learner.blocks[1].layer.weight)]
+    total = sum(map(distance_from_orthogonal, [*blocks, *others]))
+    np.testing.assert_allclose(made.penalty().item(), 0.7 * total, rtol=1e-5)
+
+
+def test_orthogonal_brings_the_weights_nearer_to_orthogonal_ones():
+    far, near = (train(Orthogonal, TinyStream("class"), epochs=5, strength=s).strategy for s in (0.0, 0.05))
+    distance = [sum(distance_from_orthogonal(w.detach().numpy()) for w in s.matrices()) for s in (far, near)]
+    assert distance[1] < 0.5 * distance[0]
+    with pytest.raises(ConfigError, match=r"Expected `strategy\.weights` 'all' for MLP"):
+        engine(Orthogonal, TinyStream("class"), weights="recurrent")
 
 
 def test_l2_init_keeps_the_weights_nearer_to_the_start():

@@ -48,6 +48,19 @@ def test_step_by_step_equals_the_fused_kernel(make):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("make", CELLS)
+def test_torchs_layer_gives_gradients_in_evaluation_mode_on_a_gpu_too(make):
+    net = nn.Sequential(make()).eval()
+    seen = []
+    net[0].kernel.register_forward_pre_hook(lambda kernel, _: seen.append(kernel.training))
+    x = inputs()
+    found = torch.autograd.grad(net(x).sum(), list(net.parameters()))  # cuDNN refuses it of a layer in evaluation mode
+    net.train()
+    wanted = torch.autograd.grad(net(x).sum(), list(net.parameters()))
+    assert seen == [True, True]
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
 def test_peepholes_as_in_the_paper():
     cell = LSTMCell(D, H, peepholes=True)
     with torch.no_grad():
@@ -96,6 +109,32 @@ def test_initialisation():
     orthogonal = GRUCell(D, H, recurrent_init="orthogonal")
     for block in orthogonal.kernel.weight_hh_l0.detach().split(H):
         torch.testing.assert_close(block @ block.T, torch.eye(H), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("cell", "gates"), [(RNNCell, 1), (LSTMCell, 4), (GRUCell, 3)])
+def test_fan_in_draws_each_weight_within_one_over_the_root_of_its_inputs(cell, gates):
+    more = {"forget_bias": None} if cell is LSTMCell else {}
+    kernel = cell(9, 400, recurrent_init="fan_in", **more).kernel
+    for part, inputs in (("ih", 9), ("hh", 400)):
+        for kind in ("weight", "bias"):
+            values, bound = getattr(kernel, f"{kind}_{part}_l0"), inputs**-0.5
+            assert len(values) == gates * 400
+            assert float(values.detach().abs().max()) <= bound
+            np.testing.assert_allclose(values.detach().std(), bound / 3**0.5, rtol=0.1)
+
+
+def test_readout_layers_stand_between_the_states_and_the_head():
+    net = RNN((T, D), 4, hidden=H, readout=[7, 3], head="single").double()
+    assert net.widths == (H, 7, 3)
+    x = inputs().double()
+    state = net.blocks[0](x.transpose(1, 2)).transpose(1, 2).detach().numpy()[:, -1]
+    for block in net.blocks[1:]:
+        state = np.tanh(state @ block.layer.weight.detach().numpy().T + block.layer.bias.detach().numpy())
+    wanted = state @ net.head.weight.detach().numpy().T + net.head.bias.detach().numpy()
+    np.testing.assert_allclose(net(x).detach().numpy(), wanted, atol=1e-12)
+    for wrong, text in (([0], "widths > 0"), ([4], "bidirectional")):
+        with pytest.raises(ConfigError, match=text):
+            RNN((T, D), 4, hidden=H, readout=wrong, bidirectional=wrong == [4])
 
 
 def test_irnn_remembers_a_sum():
