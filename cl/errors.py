@@ -53,8 +53,17 @@ def told(error: BaseException) -> str:
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name closest to `name`, or None where none is close; capitals do not count."""
+    """Return the known name closest to `name`, or None where none is close; capitals do not count.
+
+    The only name that begins with `name` is the closest.
+
+    >>> closest("samples", ["test_samples", "samples_per_task"])
+    'samples_per_task'
+    """
     folded = {k.casefold(): k for k in known}
+    begun = [k for k in folded if name and k.startswith(name.casefold())]
+    if len(begun) == 1:
+        return folded[begun[0]]
     return next((folded[c] for c in difflib.get_close_matches(name.casefold(), folded, 1)), None)
 
 

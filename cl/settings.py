@@ -12,6 +12,7 @@ from cl.build import check_type
 from cl.errors import ConfigError, expect
 
 GROUPS = ("stream", "learner", "strategy", "optimizer", "scheduler", "training", "evaluation", "measures", "tracker")
+SEVERAL = ("measures", "tracker")  # groups of which a run takes a list of choices
 READING = ("workers", "prefetch")  # of a source: how samples are read, which does not change them
 
 

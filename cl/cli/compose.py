@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cl.build import Config
 from cl.cli.places import conf_folder
 from cl.errors import ConfigError, LetheError, closest, expect, nearest
-from cl.settings import GROUPS, SETTINGS
+from cl.settings import GROUPS, SETTINGS, SEVERAL
 
 ALIKE = 0.8  # likeness of a key of the user's own and one of ours, see `difflib`: sed and seed have .86
 
@@ -115,7 +115,7 @@ def plain(config: DictConfig, choices: Mapping[str, Any]) -> Config:
     for key in (k for k in SETTINGS if k not in resolved):
         raise ConfigError(f"Expected `{key}` to be given, got ~{key}")
     for group in (g for g in GROUPS if g not in resolved):  # group=[]
-        expect(group in ("measures", "tracker"), group, "one choice", [])
+        expect(group in SEVERAL, group, "one choice", [])
         resolved[group] = {}
     named = {group: choices[group] for group in GROUPS if isinstance(choices.get(group), str)}
     for group in ("strategy", "learner", "stream"):
@@ -166,6 +166,16 @@ def explain(error: Exception, words: Sequence[str]) -> str:
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException) and not isinstance(error, OmegaConfBaseException):
         return explain(cause, words)
+    lists = [m for w in words if (m := re.fullmatch(r"(\w+)=\[(.+)\]", w)) and m[1] in GROUPS]
+    for several in (m for m in lists if m[1] not in SEVERAL):
+        group, names = several[1], several[2].split(",")
+        advice = f"to compare them: -m {group}={several[2]}"
+        if group == "strategy":
+            parts = " ".join(
+                f"strategy@strategy.parts.{n}={c}" for n, c in zip(("first", "second"), names, strict=False)
+            )
+            advice += f"; to train with two at once: strategy=combined {parts}"
+        return f"Expected `{group}` to be one choice, got {several[0]!r}; {advice}"
     known_kind = isinstance(error, HydraException | OmegaConfBaseException)
     return text if known_kind else f"Expected overrides that Hydra can compose, got {list(words)} ({text})"
 

@@ -38,6 +38,15 @@ def test_a_block_without_fields_is_told():
         compose(["strategy=naive", "strategy.stength=3"])
 
 
+def test_several_choices_of_a_group_that_takes_one_are_told_how_to_say_it():
+    advice = "strategy=combined strategy@strategy.parts.first=er strategy@strategy.parts.second=ewc"
+    with pytest.raises(ConfigError, match=rf"one choice, got 'strategy=\[er,ewc\]'.*-m strategy=er,ewc; .*{advice}$"):
+        compose(["strategy=[er,ewc]"])
+    with pytest.raises(ConfigError, match=r"^Expected `learner` to be one choice.* -m learner=mlp,cnn$"):
+        compose(["learner=[mlp,cnn]"])
+    compose(["strategy=combined", "strategy@strategy.parts.first=er", "strategy@strategy.parts.second=ewc"])
+
+
 def test_groups_of_any_number_may_be_empty():
     config = compose(["tracker=[]", "measures=[]"])
     assert (config["tracker"], config["measures"]) == ({}, {})
