@@ -18,7 +18,7 @@ from cl.batch import Batch
 from cl.costs import Passes, StepPasses, counted
 from cl.evaluator import EvaluationOptions, Evaluator
 from cl.finite import bad_loss, check_answers, loss_error
-from cl.measures.base import Measure
+from cl.measures.base import Measure, merged
 from cl.results import Array, Results
 from cl.returned import data_of, scalar
 from cl.seeding import step_keys
@@ -339,7 +339,7 @@ class Engine:
             train_loss=torch.cat([torch.zeros(0), *self.train_losses]).numpy()[None],
             online_accuracy=torch.cat([torch.zeros(0), *self.online_accuracy]).numpy()[None],
             costs=costs,
-            measures={n: q.plain() for measure in self.measures for n, q in measure.result().items()},
+            measures=merged(self.measures),
             language=self.stream.language,
             regression=self.stream.info.target == "real",
         )

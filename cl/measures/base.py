@@ -1,8 +1,10 @@
 """What a measure is: it looks at a strategy before the first task and around every task, and tells what it saw."""
 
 import logging
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, ClassVar
 
 import numpy as np
@@ -178,3 +180,17 @@ def known(**quantities: Quantity) -> dict[str, Quantity]:
     """Return the quantities of which there is a number; after the last task, where they are told task after task."""
     newest = {n: q.values[-1:] if q.axes[0] in OVER_RUN else q.values for n, q in quantities.items()}
     return {name: quantity for name, quantity in quantities.items() if np.isfinite(newest[name]).any()}
+
+
+def merged(measures: Iterable[Measure]) -> dict[str, dict[str, Any]]:
+    """Return what all measures found, by name; a name that is taken already gets a number (`drift_2`) and a warning."""
+    found: dict[str, dict[str, Any]] = {}
+    for measure in measures:
+        for name, quantity in measure.result().items():
+            free = name if name not in found else next(n for i in count(2) if (n := f"{name}_{i}") not in found)
+            if free != name:
+                warnings.warn(
+                    f"two measures found a `{name}`; that of {type(measure).__name__} is {free}", stacklevel=2
+                )
+            found[free] = quantity.plain()
+    return found

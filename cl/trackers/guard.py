@@ -48,7 +48,7 @@ class Guarded(Tracker):
             return
         try:
             tell()
-        except Exception as error:  # a tracker may fail in any way; none of them is a reason to lose a run
+        except (Exception, SystemExit) as error:  # a tracker may fail in any way; none is a reason to lose a run
             self.alive = False
             name = type(self.tracker).__name__
             text = " ".join(str(error).split())

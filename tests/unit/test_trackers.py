@@ -165,6 +165,11 @@ class Breaks(Tracker):
         raise OSError("no space\nleft")
 
 
+class Leaves(Tracker):
+    def progress(self, task, step, steps, loss):
+        raise SystemExit(3)
+
+
 class Vandal(Tracker):
     def row(self, k, step, accuracy, loss):
         accuracy[:] = loss[:] = -1
@@ -183,6 +188,13 @@ def test_a_failing_tracker_is_dropped_with_one_warning():
         tracker.progress(0, 2, 2, 0.5)
         tracker.finish(results(), "complete")
     assert inner.calls == 1
+
+
+def test_a_tracker_cannot_end_the_process():
+    tracker = Guarded(Leaves())
+    tracker.start(facts())
+    with pytest.warns(UserWarning, match="tracker Leaves stopped, the run goes on: SystemExit: 3"):
+        tracker.progress(0, 1, 2, 0.5)
 
 
 def test_no_tracker_changes_a_run(tmp_path):

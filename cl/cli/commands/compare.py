@@ -14,7 +14,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cl.errors import ConfigError
 from cl.groups import Group, group
@@ -152,16 +152,20 @@ def _show(
     options: argparse.Namespace,
 ) -> None:
     """Print tables for people."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
     wide = _wide(means, by)
-    shown = Table(
-        title=f"Mean ± half of the {options.level:.0%} {options.interval} interval over runs", title_justify="left"
-    )
-    for i, name in enumerate(wide.columns):
-        shown.add_column(str(name).replace("_", " "), justify="left" if i < len(by) else "right", overflow="fold")
+    title = f"Mean ± half of the {options.level:.0%} {options.interval} interval over runs"
+    shown = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0), show_edge=False)
+    headers = [str(name).replace("_", " ") for name in wide.columns]
+    cells = [[str(v) for v in wide.iloc[:, i]] for i in range(len(headers))]
+    widths = _fitted(headers, cells, len(by), console.width)
+    for i, header in enumerate(headers):
+        justify: Literal["left", "right"] = "left" if i < len(by) else "right"
+        shown.add_column(header, justify=justify, overflow="fold", width=widths[i])
     for row in wide.itertuples(index=False):
         shown.add_row(*(str(v) for v in row))
     console.print(shown)
@@ -190,6 +194,28 @@ def _show(
         console.print(f"Unfinished, as far as they got: {', '.join(unfinished)}")
     if left_out:
         console.print(f"{left_out} run(s) left out (failed, unfinished or repeated); `lethe report` says which and why")
+
+
+def _fitted(headers: Sequence[str], cells: Sequence[Sequence[str]], labels: int, width: int) -> list[int | None]:
+    """Return the widths of columns, two characters apart, in which lines break between words alone.
+
+    The first `labels` columns break nowhere. None for all where there is no room for that.
+
+    >>> _fitted(["label", "average accuracy"], [["er", "naive"], ["0.9 ± 0.1", "0.5 ± 0.2"]], 1, 20)
+    [5, 11]
+    >>> _fitted(["label", "average accuracy"], [["er", "naive"], ["0.9 ± 0.1", "0.5 ± 0.2"]], 1, 10)
+    [None, None]
+    """
+    least = [max(map(len, [*(c if i < labels else []), *headers[i].split()])) for i, c in enumerate(cells)]
+    spare = width - sum(least) - 2 * len(least)
+    if spare < 0:
+        return [None] * len(least)
+    widths: list[int | None] = []
+    for header, column, needed in zip(headers, cells, least, strict=True):
+        more = min(spare, max(map(len, [*column, header])) - needed)
+        widths.append(needed + more)
+        spare -= more
+    return widths
 
 
 def _show_costs(means: "pd.DataFrame", by: Sequence[str]) -> None:
