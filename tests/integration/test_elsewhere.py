@@ -57,7 +57,7 @@ def library(tmp_path_factory):
 def carry_out(where, lines):
     """Return [exit code, output] of each command line, run in one process on a device."""
     words = [sys.executable, str(PROGRAM), *where]
-    text = "\n".join(f"train {line} tracker=files threads=1 seed=0" for line in lines)
+    text = "\n".join(f"{line} tracker=files threads=1 seed=0" for line in lines)
     ended = subprocess.run(words, input=text, capture_output=True, text=True, check=False, cwd=REPOSITORY)
     assert ended.returncode == 0, ended.stderr[-2000:]
     return json.loads(ended.stdout)
@@ -81,7 +81,7 @@ def strategies(library, tmp_path_factory):
         for name, kind in cases:
             extra = "replicas=2" if kind == "together" else ""
             more = "strategy.plastic=1 stream=split_digits learner.hidden=[16,16]" if name == "oml" else ""
-            lines.append(f"{SMALL} strategy={name} {more} {extra} output={folder / place / kind / name}")
+            lines.append(f"train {SMALL} strategy={name} {more} {extra} output={folder / place / kind / name}")
         for (name, kind), result in zip(cases, carry_out(where, lines), strict=True):
             ended[place, kind, name] = result
     return folder, ended
@@ -105,12 +105,26 @@ def test_every_strategy_runs_on_a_second_device_as_on_the_first(strategies, name
 
 
 def test_learners_streams_and_measures_run_on_a_second_device(library, tmp_path):
-    lines = [f"{words} output={tmp_path / str(i)}" for i, words in enumerate(RUNS.values())]
+    lines = [f"train {words} output={tmp_path / str(i)}" for i, words in enumerate(RUNS.values())]
     ended = dict(zip(RUNS, carry_out(["run", str(library)], lines), strict=True))
     failed = {name: result for name, result in ended.items() if result[0] != 0}
     assert not failed
     apart = {name: output for name, (_, output) in ended.items() if "replica by replica" in output}
     assert not apart
+
+
+@pytest.mark.parametrize(
+    "words", [f"{SMALL} strategy=derpp training.epochs=4", f"{SMALL} strategy=ewc replicas=2", RUNS["lstms"]]
+)
+def test_a_run_that_was_cut_on_a_second_device_ends_as_the_whole_one(library, tmp_path, words):
+    whole, cut = (f"{words} output={tmp_path / name}" for name in ("whole", "cut"))
+    lines = [f"train {whole}", f"cut train {cut}", f"train {cut} resume=auto"]
+    codes = [code for code, _ in carry_out(["run", str(library)], lines)]
+    assert codes == [0, 128 + 15, 0]
+    found, wanted = accuracies(tmp_path / "cut"), accuracies(tmp_path / "whole")
+    assert found.keys() == wanted.keys()
+    for seed, matrix in wanted.items():
+        np.testing.assert_array_equal(found[seed], matrix)
 
 
 def test_the_second_device_refuses_what_a_gpu_refuses(library):

@@ -2,7 +2,8 @@
 
 elsewhere.py build FOLDER COMPILER   compiles it (a minute)
 elsewhere.py run [LIBRARY]           carries out a command line of ``lethe`` for each line of standard input, on the
-                                     device or on the CPU; prints a JSON list of [exit code, end of the output]
+                                     device or on the CPU; prints a JSON list of [exit code, end of the output];
+                                     a line that begins with ``cut`` is asked to end after some steps
 elsewhere.py check LIBRARY           sees that it refuses
 """
 
@@ -11,6 +12,7 @@ import importlib.util
 import io
 import json
 import shlex
+import signal
 import subprocess
 import sys
 import traceback
@@ -20,6 +22,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 NAME = "elsewhere"
+CUT = 12  # how often a run that is to be cut may go on
 
 
 def build(folder: Path, compiler: str) -> Path:
@@ -79,12 +82,25 @@ def run(library: str | None) -> None:
         start(library)
     device = torch.device("cpu" if library is None else f"{NAME}:0")
     cl.run.find = lambda name: device  # type: ignore[attr-defined]
+    from cl.engine import Engine
+
+    offer, left = Engine.offer_pause, 0
+
+    def offer_pause(engine: Engine) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            signal.raise_signal(signal.SIGTERM)
+        offer(engine)
+
+    Engine.offer_pause = offer_pause  # type: ignore[method-assign]
     ended = []
     for line in sys.stdin.read().splitlines():
-        out = io.StringIO()
+        out, words = io.StringIO(), shlex.split(line)
+        left = CUT if words[0] == "cut" else 0
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
             try:
-                code: int | str = lethe(shlex.split(line))
+                code: int | str = lethe(words[left > 0 :])
             except Exception as error:
                 code = f"{type(error).__name__}: {error}"[:500]
                 traceback.print_exc()
