@@ -70,6 +70,7 @@ class Settings:
         expect(count > 0, "replicas", "> 0, or a list of seeds", self.replicas)
         if isinstance(self.replicas, list):
             expect(len(self.replicas) == count, "replicas", "a list of different seeds", self.replicas)
+            expect(self.seed == 0, "seed", "0 beside a list of `replicas`, which are the seeds", self.seed)
         for field in ("name", "group"):
             value = getattr(self, field)
             plain = value is None or (value and os.sep not in value and not value.startswith("."))

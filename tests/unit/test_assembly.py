@@ -123,3 +123,9 @@ def _build(words):
     stream = build_stream(config, Settings.of(config), CPU)
     build_engine(config, stream, build_strategy(config, stream, CPU))
     assert len(stream[0].train) > 0
+
+
+def test_a_seed_beside_a_list_of_seeds_is_refused():
+    assert Settings.of(compose(["replicas=[3,5]"])).seeds == [3, 5]
+    with pytest.raises(ConfigError, match=r"^Expected `seed` 0 beside a list of `replicas`, which are the seeds, got 7$"):
+        Settings.of(compose(["seed=7", "replicas=[3,5]"]))
