@@ -127,5 +127,5 @@ def _build(words):
 
 def test_a_seed_beside_a_list_of_seeds_is_refused():
     assert Settings.of(compose(["replicas=[3,5]"])).seeds == [3, 5]
-    with pytest.raises(ConfigError, match=r"^Expected `seed` 0 beside a list of `replicas`, which are the seeds, got 7$"):
+    with pytest.raises(ConfigError, match=r"^Expected `seed` 0 beside a list of `replicas`, .* got 7$"):
         Settings.of(compose(["seed=7", "replicas=[3,5]"]))
