@@ -160,7 +160,9 @@ def check_fields(
         if field not in parameters and not anything:
             if field in given:
                 signature = f"{name}({', '.join(parameters)})"
-                raise ConfigError(f"Expected {name} to take the argument `{field}` (README, plug-ins), got {signature}")
+                raise ConfigError(
+                    f"Expected {name} to take the argument `{field}` (README, your own strategy), got {signature}"
+                )
             own = [p for p in parameters if p not in given]
             raise ConfigError(
                 f"Expected `{path}.{field}` to be one of {own} for {name}, got {fields[field]!r}{nearest(field, own)}"

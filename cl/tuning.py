@@ -5,6 +5,7 @@ on a part of what a study may look at, its budget counted, then the final seeds 
 """
 
 import dataclasses
+import inspect
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ import numpy as np
 
 from cl.apart import settled
 from cl.assembly import build_engine, build_strategy, build_stream
-from cl.build import Config, construct
+from cl.build import Config, construct, locate
 from cl.device import find, guarantees
 from cl.engine import Engine
 from cl.errors import ConfigError, LetheError, TrainingError, expect, out_of_memory
@@ -226,6 +227,11 @@ def _train(engines: Sequence[Engine], together: bool) -> dict[int, TrainingError
 
 def _engine(config: Config, seed: int, protocol: Protocol) -> Engine:
     """Build an engine that measures on validation data after the tasks, and on nothing else."""
+    make = locate(config["stream"].get("_target_"), "stream")
+    asked = inspect.signature(make).parameters
+    takes = "validation" in asked or any(p.kind is p.VAR_KEYWORD for p in asked.values())
+    rule = "that takes the argument `validation` for tuning: what its tasks hold out as `Task.validation`"
+    expect(takes, "stream", rule, getattr(make, "__name__", make))
     own = {
         **config,
         "seed": seed,

@@ -235,3 +235,21 @@ def test_mistakes_are_told_in_one_line(words, message, capsys):
     text = capsys.readouterr().err
     assert message in text
     assert len([line for line in text.splitlines() if not line.startswith("setting ")]) == 1
+
+
+class WithoutValidation(TinyStream):
+    """A stream that holds nothing out of its training data."""
+
+    def __init__(self, seed, root, download, device):
+        super().__init__("task", seed)
+
+
+def test_a_stream_that_cannot_hold_out_is_told_what_it_lacks(tmp_path, monkeypatch, capsys):
+    (tmp_path / "conf/stream").mkdir(parents=True)
+    (tmp_path / "conf/stream/mine.yaml").write_text(f"_target_: {__name__}.WithoutValidation\n")
+    monkeypatch.chdir(tmp_path)
+    words = ["stream=mine", "learner.hidden=[8]", "optimizer.lr=0.1,0.2", f"output={tmp_path}", "--final", "none"]
+    assert main(["tune", *words]) == 2
+    error = capsys.readouterr().err
+    assert "Expected `stream` that takes the argument `validation` for tuning" in error
+    assert error.splitlines()[-1].startswith("error: ")
