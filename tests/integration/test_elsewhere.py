@@ -30,6 +30,7 @@ RUNS = {
     "gru": f"{SEQUENCE} learner=gru_attention learner.hidden=8 strategy=derpp",
     "transformer": f"{SEQUENCE} learner=transformer learner.width=16 strategy=lwf replicas=2",
     "convolutions over time": f"{SEQUENCE} learner=tcn strategy=mas",
+    "state space": f"{BITS} learner=s4d strategy=mas replicas=2",
     "turing machine": f"{BITS} learner=ntm strategy=er",
     "neural computer": f"{BITS} learner=dnc strategy=agem",
     "hybrids": f"{IMAGES} learner=conv_gru strategy=rwalk",
