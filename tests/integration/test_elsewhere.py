@@ -71,8 +71,13 @@ def accuracies(folder):
 
 
 @pytest.fixture(scope="module")
-def strategies(library, tmp_path_factory):
+def strategies(library, tmp_path_factory, request):
     """What came of every strategy: alone and two seeds at once there, two seeds on the CPU."""
+    try:
+        characters = f"data.root={request.getfixturevalue('data_root')}"
+    except pytest.skip.Exception:
+        characters = "strategy.meta_steps=0"
+    oml = f"strategy.plastic=1 stream=split_digits learner.hidden=[16,16] {characters}"  # meta-trained on Omniglot
     folder = tmp_path_factory.mktemp("strategies")
     ended = {}
     for place, where in (("there", ["run", str(library)]), ("cpu", ["run"])):
@@ -81,8 +86,9 @@ def strategies(library, tmp_path_factory):
         lines = []
         for name, kind in cases:
             extra = "replicas=2" if kind == "together" else ""
-            more = "strategy.plastic=1 stream=split_digits learner.hidden=[16,16]" if name == "oml" else ""
-            lines.append(f"train {SMALL} strategy={name} {more} {extra} output={folder / place / kind / name}")
+            lines.append(
+                f"train {SMALL} strategy={name} {oml if name == 'oml' else ''} {extra} output={folder / place / kind / name}"
+            )
         for (name, kind), result in zip(cases, carry_out(where, lines), strict=True):
             ended[place, kind, name] = result
     return folder, ended
