@@ -77,7 +77,7 @@ def strategies(library, tmp_path_factory, request):
         characters = f"data.root={request.getfixturevalue('data_root')}"
     except pytest.skip.Exception:
         characters = "strategy.meta_steps=0"
-    oml = f"strategy.plastic=1 stream=split_digits learner.hidden=[16,16] {characters}"  # meta-trained on Omniglot
+    own = {"oml": f"strategy.plastic=1 learner.hidden=[16,16] {characters}"}  # meta-trained on Omniglot
     folder = tmp_path_factory.mktemp("strategies")
     ended = {}
     for place, where in (("there", ["run", str(library)]), ("cpu", ["run"])):
@@ -85,10 +85,8 @@ def strategies(library, tmp_path_factory, request):
         cases = [(name, kind) for name in STRATEGIES for kind in kinds]
         lines = []
         for name, kind in cases:
-            extra = "replicas=2" if kind == "together" else ""
-            lines.append(
-                f"train {SMALL} strategy={name} {oml if name == 'oml' else ''} {extra} output={folder / place / kind / name}"
-            )
+            words = f"{own.get(name, '')} {'replicas=2' if kind == 'together' else ''}"
+            lines.append(f"train {SMALL} strategy={name} {words} output={folder / place / kind / name}")
         for (name, kind), result in zip(cases, carry_out(where, lines), strict=True):
             ended[place, kind, name] = result
     return folder, ended
