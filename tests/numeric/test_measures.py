@@ -123,17 +123,6 @@ def test_quantities_explain_themselves_and_are_kept_on_disk(name: str, tmp_path:
             assert len(names) == found.shape[facts["axes"].index(axis)]
 
 
-def test_quantities_of_one_name_are_all_kept() -> None:
-    names = [MAKERS["events"]() for _ in range(3)]
-    made = engine(names, epochs=2)
-    with pytest.warns(UserWarning, match="two measures found a `forgetting_events`; that of .* is forgetting_events_2"):
-        found = made.run().measures
-    alone = {name for name in found if not name[-1].isdigit()}
-    assert found.keys() == {n + end for n in alone for end in ("", "_2", "_3")}
-    for name in alone:
-        assert {**found[name], "values": None} == {**found[name + "_3"], "values": None}
-
-
 def test_groups_of_the_configuration() -> None:
     full = construct(compose(["measures=full"])["measures"], "measures")
     assert {type(m) for m in full.values()} == {m if isinstance(m, type) else savings.Savings for m in MAKERS.values()}

@@ -120,6 +120,18 @@ void refuse(bool wrong, const std::string& name, const Tensor& t) {
               t.device());
 }
 
+// Change a tensor, or each of a list of them.
+template <class Change>
+void change(c10::IValue& value, const Change& made_of) {
+  if (value.isTensor()) {
+    value = made_of(value.toTensor());
+  } else if (value.isTensorList()) {
+    c10::List<Tensor> list;
+    for (const auto& t : value.toTensorVector()) list.push_back(made_of(t));
+    value = c10::IValue(list);
+  }
+}
+
 void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const auto& schema = op.schema();
   const auto& name = op.operator_name().name;
@@ -142,13 +154,8 @@ void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   };
   for (size_t i = first; i < stack->size(); ++i) {
     auto& value = (*stack)[i];
-    if (value.isTensor()) {
-      value = take(value.toTensor());
-    } else if (value.isTensorList()) {
-      c10::List<Tensor> list;
-      for (const auto& t : value.toTensorVector()) list.push_back(take(t));
-      value = c10::IValue(list);
-    } else if (value.isOptionalTensorList()) {
+    change(value, take);
+    if (value.isOptionalTensorList()) {
       c10::List<Maybe> list;
       for (Maybe t : value.toOptionalTensorList()) list.push_back(t ? Maybe(take(*t)) : t);
       value = c10::IValue(list);
@@ -172,16 +179,7 @@ void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
                                                               given[k].key_set(), r.dtype()), r);
     return own(r);
   };
-  for (size_t i = stack->size() - schema.returns().size(); i < stack->size(); ++i) {
-    auto& value = (*stack)[i];
-    if (value.isTensor()) {
-      value = give(value.toTensor());
-    } else if (value.isTensorList()) {
-      c10::List<Tensor> list;
-      for (const auto& t : value.toTensorVector()) list.push_back(give(t));
-      value = c10::IValue(list);
-    }
-  }
+  for (size_t i = stack->size() - schema.returns().size(); i < stack->size(); ++i) change((*stack)[i], give);
 }
 
 // What must be said by hand: new memory, copies between devices, reading a number, storages.
