@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
+from cl.allocator import give_back, keep_freed
 from cl.compiler import light_optimisers
 from cl.errors import ConfigError, expect
 
@@ -45,10 +46,14 @@ def guarantees(device: torch.device, threads: int | None, deterministic: bool) -
     Numbers below the smallest normal one (1.2e-38 in single precision) count as zero. The gradients of a recurrent
     network reach them some hundred steps back, and a CPU multiplies them about thirty times as slowly; no weight of
     ordinary size would notice them.
+
+    On a CPU the process keeps the memory that a step frees for the next one (`cl.allocator`), from then on; at the end
+    of the block what is free goes back to the system.
     """
     before, flushed = torch.get_num_threads(), _flushes()
     mode = torch.get_deterministic_debug_mode()
     filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    kept = device.type == "cpu" and keep_freed()
     if deterministic and device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     try:
@@ -66,6 +71,8 @@ def guarantees(device: torch.device, threads: int | None, deterministic: bool) -
         torch.set_num_threads(before)
         torch.set_deterministic_debug_mode(mode)
         torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
+        if kept:
+            give_back()
 
 
 def _flushes() -> bool:

@@ -5,7 +5,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -80,8 +80,10 @@ def quiet(device: torch.device, threads: int) -> Iterator[None]:
         yield
 
 
-def process(command: list[str], clock: str = "wall") -> tuple[float, str]:
+def process(command: list[str], clock: str = "wall", environment: Mapping[str, str] | None = None) -> tuple[float, str]:
     """Return the seconds that a command takes, by the clock of `Options`, and what it printed.
+
+    `environment` is added to this process's.
 
     Raises:
         RuntimeError: it failed.
@@ -91,7 +93,8 @@ def process(command: list[str], clock: str = "wall") -> tuple[float, str]:
         return time.perf_counter() if clock == "wall" else sum(os.times()[2:4])  # of processes that have ended
 
     started = now()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    own = {**os.environ, **(environment or {})}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=own)
     if done.returncode != 0:
         raise RuntimeError(f"{command[:4]} ended with {done.returncode}: {done.stderr[-2000:]}")
     return now() - started, done.stdout
