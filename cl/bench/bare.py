@@ -1,5 +1,6 @@
 """What a run is measured against: short loops in plain PyTorch, the same arithmetic on tensors in memory."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -52,10 +53,13 @@ class Bare:
         torch.manual_seed(seed)
         self.memory = memory
         x = memory.train[0][0]
-        layers = (nn.Linear(x.shape[1], 400), nn.ReLU(), nn.Linear(400, 400), nn.ReLU(), nn.Linear(400, 10))
-        self.net = nn.Sequential(*layers).to(x.device)
+        self.net = nn.Sequential(*self.layers(x.shape[1])).to(x.device)
         self.optimizer = torch.optim.Adam(self.net.parameters(), 1e-3, fused=True)
         self.accuracy: list[list[float]] = []
+
+    def layers(self, inputs: int) -> list[nn.Module]:
+        """Return the layers of the network."""
+        return [nn.Linear(inputs, 400), nn.ReLU(), nn.Linear(400, 400), nn.ReLU(), nn.Linear(400, 10)]
 
     def run(self) -> None:
         """Train all tasks, one epoch each."""
@@ -97,6 +101,18 @@ class Bare:
                 total += torch.stack([right, F.cross_entropy(scores, labels, reduction="sum")])
             means.append(total / len(x))
         self.accuracy.append(torch.stack(means)[:, 0].tolist())
+
+
+class BareCNN(Bare):
+    """Fine-tuning of two convolutions of 32 and 64 channels and a layer of 128 units, on images of one channel."""
+
+    def layers(self, inputs: int) -> list[nn.Module]:
+        """Return the layers of the network."""
+        side = math.isqrt(inputs)
+        found: list[nn.Module] = [nn.Unflatten(1, (1, side, side))]
+        for planes, width in ((1, 32), (32, 64)):
+            found += [nn.Conv2d(planes, width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+        return [*found, nn.Flatten(), nn.Linear(64 * (side // 4) ** 2, 128), nn.ReLU(), nn.Linear(128, 10)]
 
 
 class BareEWC(Bare):

@@ -72,6 +72,7 @@ class CNN(Learner):
             list(filters),
         )
         stride = 2 if pooling == "stride" else 1
+        self.pooling = pooling
 
         def build(total: int) -> None:
             self.widths = layers.scaled((*filters, *units), total)
@@ -100,6 +101,11 @@ class CNN(Learner):
 
         self.size(build, sum((*filters, *units)), parameters)
         layers.initialise(self, init, activation, init_std, init_bias)
+
+    def activations(self, x: Tensor, gates: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """Return the output of every block; see `Learner`."""
+        strided = self.pooling == "stride"  # as quick either way
+        return super().activations(x if strided else layers.channels_last(x), gates)
 
     def pool(self, x: Tensor) -> Tensor:
         """Return the last block's output as features (B, D)."""

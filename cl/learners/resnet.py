@@ -121,6 +121,10 @@ class ResNet18(Learner):
             if isinstance(module, BasicBlock):
                 module.close()
 
+    def activations(self, x: Tensor, gates: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """Return the output of every block; see `Learner`."""
+        return super().activations(layers.channels_last(x), gates)
+
     def pool(self, x: Tensor) -> Tensor:
         """Return the mean over places: (B, D)."""
         return x.mean((2, 3))

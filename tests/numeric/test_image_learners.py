@@ -144,6 +144,23 @@ def test_norms_act_on_each_sample_alone(name):
     torch.testing.assert_close(parts.var(2, unbiased=False), torch.ones(4, groups), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("make", [CNN, ResNet18, lambda s, n: CNN(s, n, norm="batch", pooling="average")])
+@pytest.mark.parametrize("planes", [1, 3])
+def test_on_a_cpu_the_channels_of_a_place_lie_side_by_side_and_nothing_else_changes(make, planes):
+    net, x = make((planes, 8, 8), 4).double().eval(), torch.rand(5, planes, 8, 8, dtype=torch.float64)
+    plain, layout = x, torch.channels_last
+    for block, found in zip(net.blocks, net.activations(x), strict=True):
+        plain = block(plain)
+        torch.testing.assert_close(found, plain)
+        assert found.dim() < 4 or found.is_contiguous(memory_format=layout)
+    torch.testing.assert_close(net(x), net.head(net.pool(plain)))
+    grads = torch.autograd.grad(net(x).square().sum(), list(net.parameters()))
+    plainly = torch.autograd.grad(net.head(net.pool(plain)).square().sum(), list(net.parameters()))
+    torch.testing.assert_close(grads, plainly)
+    each = torch.func.vmap(lambda image: net(image[None])[0])(x)  # a transform keeps the layout that it knows
+    torch.testing.assert_close(each, net(x))
+
+
 @pytest.mark.parametrize("make", [MLP, CNN, ResNet18])
 @pytest.mark.parametrize("budget", [70_000, 420_000])
 def test_a_budget_of_parameters_is_met(make, budget):

@@ -1,8 +1,8 @@
-"""Naive, EWC and replay on split MNIST against bare PyTorch loops; one of each other family against naive's."""
+"""Naive (MLP, CNN), EWC and replay on split MNIST against bare PyTorch loops; other families against naive's loop."""
 
 from typing import Any
 
-from cl.bench.bare import Bare, BareEWC, BareReplay, Memory
+from cl.bench.bare import Bare, BareCNN, BareEWC, BareReplay, Memory
 from cl.bench.options import Options
 from cl.bench.runs import engine_of, mnist, quiet, tracked
 from cl.bench.table import Row, in_turns
@@ -57,8 +57,21 @@ def rows(options: Options) -> list[Row]:
             bare.run()
             note = f"accuracy {final:.3f}, bare {sum(bare.accuracy[-1]) / len(bare.accuracy[-1]):.3f}"
             found.append(Row("plain", name, against, seconds, reference, bar, note=note))
-        found += [other(options, *family) for family in FAMILIES]
+        found += [images(options), *(other(options, *family) for family in FAMILIES)]
     return found
+
+
+def images(options: Options) -> Row:
+    """Measure short runs of fine-tuning a convolutional network."""
+    stream = mnist(options.root, options.device, **SHORT)
+    memory = Memory.of(stream)
+
+    def ours() -> float:
+        engine = engine_of(Naive, stream, "cnn")
+        return options.timed(lambda: tracked(engine))
+
+    seconds, reference = in_turns([ours, lambda: options.timed(BareCNN(memory).run)], options.rounds)
+    return Row("plain", "naive, cnn", "bare loop", seconds, reference, 1.05)
 
 
 def other(options: Options, family: str, strategy: type[Strategy], fields: dict[str, Any]) -> Row:
