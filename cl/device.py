@@ -10,6 +10,7 @@ import torch
 from cl.allocator import give_back, keep_freed
 from cl.compiler import light_optimisers
 from cl.errors import ConfigError, expect
+from cl.products import quick_linear
 
 
 def find(name: str) -> torch.device:
@@ -64,7 +65,7 @@ def guarantees(device: torch.device, threads: int | None, deterministic: bool) -
         torch.set_deterministic_debug_mode("error" if deterministic else "default")
         # Nothing here reads memory it has not written; filling it would cost time at every allocation.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        with light_optimisers():
+        with light_optimisers(), quick_linear() if device.type == "cpu" else contextlib.nullcontext():
             yield
     finally:
         torch.set_flush_denormal(flushed)

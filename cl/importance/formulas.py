@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cl.importance import layers
 from cl.importance.layers import outer_sums, raised
+from cl.products import linear
 
 Given = Mapping[str, Any]  # the arguments of a call, by name
 Pairs = Sequence[tuple[Given, Tensor]]  # calls with one parameter, and the gradients of their outputs
@@ -46,7 +47,7 @@ class Formula(ABC):
 
     def product(self, given: Given, outputs: Tensor, power: int) -> Tensor:
         """Return what `weight` does for one separable call, from |gradient of the output|^power: (O, I)."""
-        return outputs.T @ raised(given["input"], power)
+        return linear(outputs.T, raised(given["input"], power).T)
 
     @abstractmethod
     def weight(self, pairs: Pairs, power: int) -> Tensor:

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.overrides import TorchFunctionMode
@@ -14,6 +15,7 @@ from cl.batch import Batch
 from cl.importance import layers
 from cl.importance.formulas import FORMULAS, Formula
 from cl.learners.sequence import SequenceLearner
+from cl.products import linear
 from cl.transform import written_out
 
 if TYPE_CHECKING:
@@ -121,7 +123,10 @@ class _Uses(TorchFunctionMode):
         def cut(value: Any) -> Any:
             return value.detach() if any(value is t for t in trained) else value
 
-        out = func(*map(cut, args), **{k: cut(v) for k, v in kwargs.items()})
+        if func is F.linear:
+            out = linear(*(cut(given[name]) for name in ("input", "weight", "bias")))
+        else:
+            out = func(*map(cut, args), **{k: cut(v) for k, v in kwargs.items()})
         probe = torch.zeros_like(out, requires_grad=True)
         self.calls.append(_Call(formula, {**given, "input": given["input"].detach()}, probe))
         return out + probe

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cl.errors import expect
+from cl.transform import transformed
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -63,7 +64,7 @@ def channels_last(x: Tensor) -> Tensor:
     The values stay. Convolutions and poolings are 1.3 to 2.5 times as quick that way, from the first one to the last.
     Transforms of torch.func know no such layout, and the compiler chooses its own.
     """
-    if x.device.type != "cpu" or torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x):
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or transformed():
         return x
     return x.to(memory_format=torch.channels_last)
 
