@@ -1,12 +1,13 @@
 """Linear layers by oneDNN on processors whose width torch's own matrix products do not use.
 
-On a CPU torch multiplies matrices in single precision by Intel's MKL, which on AMD's processors with AVX-512 runs at
-half their speed (107 of 230 GFLOP/s on a core of family 26). oneDNN comes with torch, too, and torch calls it for
-convolutions alone; here large linear layers and their gradients call it. The arithmetic is the same up to rounding.
+On a CPU torch multiplies matrices in single precision by Intel's MKL, which on AMD's processors of family 26 (Zen 5)
+uses half of AVX-512's width: 107 GFLOP/s a core, where oneDNN reaches 230. oneDNN comes with torch, too, which calls it
+for convolutions alone; here large linear layers and their gradients call it. The numbers are the same up to rounding.
 """
 
 import contextlib
 import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,19 @@ LARGE = 1 << 22  # multiplications from which the shorter product outweighs the 
 
 @functools.cache
 def helps() -> bool:
-    """Return True on a processor that gains: AMD's with AVX-512, where torch has both libraries."""
-    if torch.backends.cpu.get_cpu_capability() != "AVX512" or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    """Return True on a processor that is known to gain, where torch has both libraries."""
+    has_both = torch._C.has_mkl and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    if not has_both or torch.backends.cpu.get_cpu_capability() != "AVX512":
         return False
     with contextlib.suppress(OSError):
-        return torch._C.has_mkl and "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
+        return wide_amd(Path("/proc/cpuinfo").read_text())
     return False
+
+
+def wide_amd(cpuinfo: str) -> bool:
+    """Return True for Linux's description of a processor of AMD's with full AVX-512: family 26 or later."""
+    facts = dict(re.findall(r"^(vendor_id|cpu family)\s*:\s*(\w+)$", cpuinfo, re.MULTILINE))
+    return facts.get("vendor_id") == "AuthenticAMD" and int(facts.get("cpu family", 0)) >= 26
 
 
 @contextlib.contextmanager
@@ -57,9 +65,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _for_onednn(x: Tensor, weight: Tensor) -> bool:
-    """Return True for large products of plain tensors on a CPU that nothing looks at, transforms or compiles."""
+    """Return True for large products of plain tensors on a CPU that gains, neither watched nor transformed."""
     return (
         x.numel() * len(weight) >= LARGE
+        and helps()
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and not torch.compiler.is_compiling()

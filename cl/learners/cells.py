@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cl.errors import expect
+from cl.products import linear
 from cl.transform import fused
 
 State = tuple[Tensor, ...]
@@ -71,7 +72,7 @@ class Cell(nn.Module):
 
     def project(self, x: Tensor) -> Tensor:
         """Return what the input adds to every gate: (B, T, G H) for x (B, T, D)."""
-        return F.linear(x, *self.weights("ih"))
+        return linear(x, *self.weights("ih"))
 
     def step(self, projected: Tensor, state: State) -> State:
         """Return the next state, given one step of `project` (B, G H)."""

@@ -19,7 +19,7 @@ from cl.results import Results
 
 log = logging.getLogger(__name__)
 # Where stacking costs more than it saves on a CPU, measured on one thread; ratios to one after another.
-FEW = 4  # replicas: 1.2 with three, .85 with five, .6 with sixteen (2 x 100 units)
+FEW = 8  # replicas: 1.2 with four, 1.05 with six, .9 with eight, .8 with twelve (2 x 100 units, batches of 10)
 WIDE = 150_000  # parameters: stacked they leave the caches; .8 at 90,000, 1.2 at 200,000, 1.8 at 480,000
 LARGE = 12_000_000  # parameters x samples of a step: .8 at 6 million, 1.1 at 23 million
 KERNELS = (nn.Conv1d, nn.Conv2d, nn.LSTM)  # stacked they lose torch's own kernels: 1.7 and 1.3 to 2.0

@@ -9,15 +9,16 @@ from torch import nn
 
 from cl import products
 from cl.device import guarantees
-from cl.products import LARGE, linear
+from cl.products import LARGE, linear, wide_amd
 
 SHAPES = [(64, 400, 400), (400, 64, 400), (33, 5000, 41), (4096, 64, 64)]
 pytestmark = pytest.mark.skipif(not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="torch without oneDNN")
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def calls(monkeypatch):
-    """Count the products that oneDNN takes."""
+    """Count the products that oneDNN takes, on a processor that is said to gain from it."""
+    monkeypatch.setattr(products, "helps", lambda: True)
     seen, plain = [], products._product
     monkeypatch.setattr(products, "_product", lambda *given: seen.append(1) or plain(*given))
     return seen
@@ -113,3 +114,18 @@ def test_a_run_on_a_processor_that_gains_takes_it_for_every_linear_layer_and_put
     layer(x)
     assert nn.Linear.forward is plain
     assert not calls
+
+
+@pytest.mark.parametrize(
+    ("vendor", "family", "wide"),
+    [
+        ("AuthenticAMD", "26", True),
+        ("AuthenticAMD", "25", False),
+        ("GenuineIntel", "6", False),
+        ("GenuineIntel", "26", False),
+    ],
+)
+def test_processors_that_gain(vendor, family, wide):
+    described = f"processor\t: 0\nvendor_id\t: {vendor}\ncpu family\t: {family}\nmodel\t\t: 2\n\n"
+    assert wide_amd(2 * described) is wide
+    assert not wide_amd("")
