@@ -87,6 +87,10 @@ def _import_torch() -> None:
 @contextlib.contextmanager
 def mistakes(words: Sequence[str]) -> Iterator[None]:
     """Turn whatever Hydra raises while it composes (also plain ValueErrors, KeyErrors...) into one line."""
+    for word in words:
+        group, _, value = word.partition("=")
+        if value.replace(" ", "") == "{}":  # Hydra adds no field to the choice that stands there, in silence
+            expect(group not in GROUPS, group, f"in {options(group)}", word)
     try:
         yield
     except LetheError:

@@ -111,6 +111,7 @@ assert gc.get_freeze_count() <= frozen
     ("word", "said"),
     [
         ("strategy=null", "`strategy` in ['agem'"),
+        ("learner={ }", "`learner` in ['cnn'"),
         ("scheduler=3", "`scheduler` in ['cosine'"),
         ("measures=[basic,nope]", "got 'nope' (did you mean none?)"),
         ("~seed", "`seed` to be given, got ~seed"),
