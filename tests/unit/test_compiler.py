@@ -88,7 +88,7 @@ def test_torch_is_left_as_it_was():
 
 def test_a_machine_that_cannot_compile_is_told_so(tmp_path):
     command = [sys.executable, "-m", "cl.cli.main", "train", "training.compile=true", f"output={tmp_path}"]
-    environment = {**os.environ, "CXX": str(tmp_path / "missing")}
+    environment = {**os.environ, "CXX": str(tmp_path / "missing"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 2
     assert "use training.compile=false" in done.stderr.splitlines()[-1]
