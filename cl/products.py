@@ -67,11 +67,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def _for_onednn(x: Tensor, weight: Tensor) -> bool:
     """Return True for large products of plain tensors on a CPU that gains, neither watched nor transformed."""
     return (
-        x.numel() * len(weight) >= LARGE
+        not torch.compiler.is_compiling()  # first: the compiler sees nothing of the rest
+        and x.numel() * len(weight) >= LARGE
         and helps()
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
-        and not torch.compiler.is_compiling()
         and not transformed()
         and not torch.is_autocast_enabled("cpu")
         and not torch._C._len_torch_function_stack()
