@@ -133,7 +133,7 @@ class OML(Strategy):
             if self.reset:
                 renew(head, torch.unique(y[path]), g)
             rows = torch.cat([path, asked])
-            loss = self.meta_loss(lower(x[rows]), y[rows], upper, len(path))
+            loss = self.meta_loss(lower(self.learner.arranged(x[rows])), y[rows], upper, len(path))
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()

@@ -102,10 +102,9 @@ class CNN(Learner):
         self.size(build, sum((*filters, *units)), parameters)
         layers.initialise(self, init, activation, init_std, init_bias)
 
-    def activations(self, x: Tensor, gates: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """Return the output of every block; see `Learner`."""
-        strided = self.pooling == "stride"  # as quick either way
-        return super().activations(x if strided else layers.channels_last(x), gates)
+    def arranged(self, x: Tensor) -> Tensor:
+        """Return images with the channels of a place side by side; strided convolutions are as quick either way."""
+        return x if self.pooling == "stride" else layers.channels_last(x)
 
     def pool(self, x: Tensor) -> Tensor:
         """Return the last block's output as features (B, D)."""

@@ -47,7 +47,7 @@ def opened(column: Learner, x: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...
     if isinstance(column, SequenceLearner):
         steps, real = column.read(x)
         return steps, (real,)
-    return x, ()
+    return column.arranged(x), ()
 
 
 def first_layer(block: nn.Module) -> nn.Module | None:

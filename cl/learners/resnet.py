@@ -121,9 +121,9 @@ class ResNet18(Learner):
             if isinstance(module, BasicBlock):
                 module.close()
 
-    def activations(self, x: Tensor, gates: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """Return the output of every block; see `Learner`."""
-        return super().activations(layers.channels_last(x), gates)
+    def arranged(self, x: Tensor) -> Tensor:
+        """Return images with the channels of a place side by side."""
+        return layers.channels_last(x)
 
     def pool(self, x: Tensor) -> Tensor:
         """Return the mean over places: (B, D)."""
