@@ -4,6 +4,7 @@ The run folders are the truth. The index (SQLite, one file in the folder that is
 again: it is brought up to date by comparing times, may be deleted at any moment, and is safe for several processes.
 """
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -100,13 +101,15 @@ def refresh(folder: Path) -> list[Entry]:
     return [*(_alive(folder, e) for e in kept), *fresh.values()]
 
 
-def _index(folder: Path) -> sqlite3.Connection:
-    index = sqlite3.connect(folder / INDEX, timeout=30)
-    if index.execute("pragma user_version").fetchone()[0] != _VERSION:
-        index.execute("drop table if exists runs")
-        index.execute("create table runs (path text primary key, stamp text, entry text)")
-        index.execute(f"pragma user_version = {_VERSION}")
-    return index
+@contextlib.contextmanager
+def _index(folder: Path) -> Iterator[sqlite3.Connection]:
+    """Open the index for one transaction, and close it whatever happens."""
+    with contextlib.closing(sqlite3.connect(folder / INDEX, timeout=30)) as index, index:
+        if index.execute("pragma user_version").fetchone()[0] != _VERSION:
+            index.execute("drop table if exists runs")
+            index.execute("create table runs (path text primary key, stamp text, entry text)")
+            index.execute(f"pragma user_version = {_VERSION}")
+        yield index
 
 
 def walk(folder: Path) -> Iterator[Path]:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,9 @@ def start(words, folder):
     """Start a command in a session of its own."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen(words, cwd=folder, env=environment, start_new_session=True, **silent)
+    # What a shell starts in the background, these tests perhaps, ignores interruptions, and so would its children.
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(words, cwd=folder, env=environment, start_new_session=True, preexec_fn=heard, **silent)
 
 
 LONG = ["stream=split_digits", "training.epochs=100000", "learner.hidden=[16]"]
