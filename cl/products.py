@@ -43,35 +43,41 @@ def quick_linear() -> Iterator[None]:
     """Let every `nn.Linear` use `linear` inside the block, where this processor gains from it."""
     plain = nn.Linear.forward
     if helps():
-        nn.Linear.forward = _forward  # type: ignore[method-assign, assignment]  # torch calls its argument `input`
+        nn.Linear.forward = _forward  # type: ignore[method-assign]
     try:
         yield
     finally:
         nn.Linear.forward = plain  # type: ignore[method-assign]
 
 
-def _forward(layer: nn.Linear, x: Tensor) -> Tensor:
-    return linear(x, layer.weight, layer.bias)
+def _forward(self: nn.Linear, input: Tensor) -> Tensor:
+    return linear(input, self.weight, self.bias)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return `F.linear` of x (..., I), weight (O, I) and bias (O,) or None, by oneDNN where it is large."""
-    if not _for_onednn(x, weight):
+    if not _for_onednn(x, weight, bias):
         return F.linear(x, weight, bias)
     rows = x.reshape(-1, x.shape[-1])
-    learns = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    given = (x, weight) if bias is None else (x, weight, bias)
+    learns = torch.is_grad_enabled() and any(t.requires_grad for t in given)
     out: Tensor = _Linear.apply(rows, weight, bias) if learns else _product(rows, weight, bias)
     return out.reshape(*x.shape[:-1], len(weight))
 
 
-def _for_onednn(x: Tensor, weight: Tensor) -> bool:
-    """Return True for large products of plain tensors on a CPU that gains, neither watched nor transformed."""
+def _for_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Return True for large products of plain tensors on a CPU that gains, neither watched nor transformed.
+
+    What does not fit together is left to torch, which says so; oneDNN's function would not.
+    """
     return (
         not torch.compiler.is_compiling()  # first: the compiler sees nothing of the rest
         and x.numel() * len(weight) >= LARGE
         and helps()
-        and x.device.type == "cpu"
+        and x.device.type == weight.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
+        and x.shape[-1:] == weight.shape[1:]
+        and (bias is None or (bias.shape == weight.shape[:1] and bias.dtype == torch.float32))
         and not transformed()
         and not torch.is_autocast_enabled("cpu")
         and not torch._C._len_torch_function_stack()

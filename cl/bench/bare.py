@@ -1,4 +1,4 @@
-"""What a run is measured against: short loops in plain PyTorch, the same arithmetic on tensors in memory."""
+"""What a run is measured against: short loops in plain PyTorch, the same arithmetic and kernels, data in memory."""
 
 import math
 from dataclasses import dataclass

@@ -64,6 +64,23 @@ def test_gradients_that_are_expanded_or_transposed():
     close([linear(x[:, ::2], half)], [wide[:, ::2] @ half.double().T])
 
 
+@pytest.mark.parametrize("trained", range(3))
+def test_one_of_the_three_is_trained_alone(calls, trained):
+    given = [t.detach().requires_grad_(i == trained) for i, t in enumerate(drawn(64, 400, 400))]
+    exact = [t.detach().double().requires_grad_(i == trained) for i, t in enumerate(given)]
+    found = torch.autograd.grad(linear(*given).tanh().sum(), given[trained])
+    close(found, torch.autograd.grad(F.linear(*exact).tanh().sum(), exact[trained]))
+    assert calls
+
+
+def test_what_does_not_fit_is_told_as_torch_does(calls):
+    x, weight, bias = (t.detach() for t in drawn(64, 400, 400))
+    for given in ((x[:, :399], weight, bias), (x, weight, bias[:7]), (x, weight.double(), bias)):
+        with pytest.raises(RuntimeError):
+            linear(*given)
+    assert not calls
+
+
 def test_gradients_of_gradients():
     given = drawn(64, 400, 400)
     exact = [t.detach().double().requires_grad_() for t in given]
@@ -108,7 +125,7 @@ def test_a_run_on_a_processor_that_gains_takes_it_for_every_linear_layer_and_put
     right = layer(x)
     with guarantees(torch.device("cpu"), None, deterministic=True):
         for one in (layer, copy.deepcopy(layer)):
-            torch.testing.assert_close(one(x), right, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(one(input=x), right, rtol=1e-4, atol=1e-5)
     assert len(calls) == (2 if helps else 0)
     calls.clear()
     layer(x)

@@ -179,29 +179,6 @@ def test_replicas_of_one_storage(name, strategy):
         np.testing.assert_allclose(measured.train_loss, one.results().train_loss, rtol=1e-3, atol=1e-4)
 
 
-class Shared(Strategy):
-    """Two layers have one weight, and a scale of the outputs stands in two places."""
-
-    def __init__(self, learner, info):
-        super().__init__(learner, info)
-        second, third = (block[0] for block in learner.blocks[1:])
-        third.weight = second.weight
-        self.register_buffer("scale", torch.ones(()))
-        second.register_buffer("scale", self.scale)
-
-    def logits(self, x, task):
-        return super().logits(x, task) * self.learner.blocks[1][0].scale
-
-    def after_step(self, batch, aux):
-        self.scale.mul_(0.9)
-
-
-def test_tensors_in_two_places_stay_one():
-    population = both(strategy=Shared, learner={"hidden": (16, 16, 16)})
-    for engine in population.engines:
-        assert engine.strategy.scale == engine.strategy.learner.blocks[1][0].scale < 0.5
-
-
 def test_samples_of_one_storage_are_gathered_at_once():
     base = TaskStream(Digits(), Split(5), "task")
     engines = [make(seed, stream=base.with_seed(seed)) for seed in SEEDS]
