@@ -2,7 +2,7 @@
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ import torch
 from cl.errors import ConfigError
 from cl.seeding import derive
 
+STEP = ("training_loss", "gradients", "after_step", "remember")  # what a step of the contract calls
 _MARK = "__dynamo_disable"  # where torch keeps the function it has marked (torch/_compile.py)
 
 
@@ -70,6 +71,33 @@ def compiled(function: Callable[..., Any], name: str, tell: Callable[[str], None
         return function(*args)
 
     return call
+
+
+class Programs:
+    """The methods of a strategy's step, each compiled at its first call.
+
+    Args:
+        method: from the name of a method to what is called.
+        name: whose methods they are, for `tell`.
+        tell: told in one line where a method cannot be compiled, and why.
+        kinds: the methods that are compiled.
+    """
+
+    def __init__(
+        self,
+        method: Callable[[str], Callable[..., Any]],
+        name: str,
+        tell: Callable[[str], None],
+        kinds: Collection[str] = STEP,
+    ) -> None:
+        self.known = {kind: method(kind) for kind in STEP}
+        for kind in kinds:
+            whose = name if kind == "training_loss" else f"{name}.{kind}"
+            self.known[kind] = compiled(self.known[kind], whose, tell)
+
+    def __call__(self, kind: str, *args: Any) -> Any:
+        """Call a method of `STEP`."""
+        return self.known[kind](*args)
 
 
 def _line(error: Exception) -> str:

@@ -29,6 +29,14 @@ def add_product(total: Tensor, a: Tensor, b: Tensor, factor: float | Tensor = 1.
         total.addcmul_(a, b, value=factor)
 
 
+def scale_and_add(total: Tensor, factor: float | Tensor, other: Tensor) -> None:
+    """Multiply `total` by a factor and add `other`, in place; in one pass over memory as in `add_product`."""
+    if transformed() or isinstance(factor, Tensor):
+        total.mul_(factor).add_(other)
+    else:
+        torch.add(other, total, alpha=factor, out=total)
+
+
 class PerParameter(nn.Module):
     """A set of buffers shaped like the trainable parameters of `module`.
 

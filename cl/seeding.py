@@ -65,11 +65,15 @@ def step_keys(seed: int, task: int, first: int, count: int, device: torch.device
     return _mix((torch.arange(first, first + count, device=device) + 1) * _GOLDEN + base)
 
 
-def _bits(key: Tensor, shape: Sequence[int], purpose: str) -> Tensor:
-    count = math.prod(shape)
-    counter = torch.arange(1, count + 1, device=key.device)
+def _counter(count: int, device: torch.device) -> Tensor:
+    counter = torch.arange(1, count + 1, device=device)
     if torch.compiler.is_compiling():  # or the compiler makes a range of huge steps of the product, which it rounds
         counter = counter & 0x7FFFFFFFFFFFFFFF
+    return counter
+
+
+def _bits(key: Tensor, shape: Sequence[int], purpose: str) -> Tensor:
+    counter = _counter(math.prod(shape), key.device)
     return _mix(torch.add(_mix(key + derive(0, purpose)), counter, alpha=_GOLDEN)).reshape(tuple(shape))
 
 
@@ -93,7 +97,7 @@ def uniforms(key: Tensor, shapes: Sequence[Sequence[int]], purposes: Sequence[st
     counts = [math.prod(shape) for shape in shapes]
     starts = _mix(torch.stack([key + derive(0, purpose) for purpose in purposes])).unbind()
     start = torch.cat([s.expand(n) for s, n in zip(starts, counts, strict=True)])
-    counter = torch.cat([torch.arange(1, n + 1, device=key.device) for n in counts])
+    counter = torch.cat([_counter(n, key.device) for n in counts])
     found = torch.split(_fraction(_mix(torch.add(start, counter, alpha=_GOLDEN)) >> 40), counts)
     return [part.reshape(tuple(shape)) for part, shape in zip(found, shapes, strict=True)]
 

@@ -28,7 +28,8 @@ class TrainingOptions:
         optimizer_state: ``keep`` moments and counters between tasks, or ``reset`` them.
         clip_norm: largest norm of the whole gradient, or None.
         patience: early stopping: epochs without a better validation loss before a task ends, or None.
-        compile: True compiles the loss and its gradient (torch.compile); a line tells where it cannot be compiled.
+        compile: True compiles the loss, its gradient and what the strategy does in a step (torch.compile); a line tells
+            what cannot be compiled.
     """
 
     epochs: int | None = 1

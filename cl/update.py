@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cl.batch import Batch
-from cl.compiler import compiled, light_step
+from cl.compiler import STEP, Programs, light_step
 from cl.returned import edited
 from cl.strategy import Aux, Moments, Strategy, overrides
 
@@ -24,7 +25,7 @@ class Updater:
         clip_norm: largest gradient norm, or None.
         autocast: dtype of mixed precision, or None.
         device: where the learner lives.
-        compile: whether the loss and its gradient are compiled.
+        compile: whether the loss, its gradient and what the strategy does in a step are compiled.
 
     Attributes:
         last: whether the present step is the last one on its batch (`training.updates`).
@@ -46,7 +47,7 @@ class Updater:
         self._told: set[str] = set()
         self.optimizer: torch.optim.Optimizer | None = None
         self.parameters: dict[str, nn.Parameter] = {}
-        self.programs: dict[Strategy, Callable[..., Any]] = {}  # compiled, where that was asked for
+        self.programs: dict[Strategy, Programs] = {}  # compiled, where that was asked for
 
     def _log(self, line: str) -> None:
         if line not in self._told:
@@ -60,7 +61,9 @@ class Updater:
         self.optimizer = self.make_optimizer(self.parameters.values()) if self.parameters else None
         if self.compile:
             name = type(strategy).__name__
-            self.programs = {strategy: compiled(strategy.forward, name, self.tell)}
+            # What cannot be vectorised reads numbers in a step: its loss alone is compiled.
+            kinds = STEP if strategy.vectorizable is True else ("training_loss",)
+            self.programs = {strategy: Programs(lambda kind: partial(strategy.forward, kind), name, self.tell, kinds)}
             if overrides(strategy, "step"):
                 self.tell(f"training.compile: {name} has a step of its own, which is not compiled as a whole")
         if old is not None and self.optimizer is not None and not reset:
@@ -85,19 +88,20 @@ class Updater:
     def __call__(self, strategy: Strategy, batch: Batch) -> Tensor:
         """Take one step of the contract: loss, gradients, clipping, optimiser, after_step, remember."""
         loss, aux = self.training_loss(strategy, batch)
+        program = self.programs.get(strategy, strategy)
         edit = None
         if overrides(strategy, "gradients"):
 
             def edit(grads: dict[str, Tensor]) -> dict[str, Tensor]:
-                return edited(strategy, grads, strategy("gradients", grads, batch, aux))
+                return edited(strategy, grads, program("gradients", grads, batch, aux))
 
         self.minimise(loss, edit)
         if overrides(strategy, "after_step"):
             with torch.no_grad():
-                strategy("after_step", batch, aux)
+                program("after_step", batch, aux)
         if self.last and overrides(strategy, "remember"):
             with torch.no_grad():
-                strategy("remember", batch, aux)
+                program("remember", batch, aux)
         self.edit_moments(strategy)
         return loss.detach()
 

@@ -82,7 +82,7 @@ class RWalk(Strategy):
 
     def penalty(self) -> Tensor:
         """Return the penalty () on the change of important parameters."""
-        return self.strength * self.quadratic.penalty(self.learner)
+        return self.strength * self.quadratic.penalty(self.learner, self.path.gradient)
 
     def gradients(self, grads: dict[str, Tensor], batch: Batch, aux: Aux) -> dict[str, Tensor]:
         """Note the gradients and where the step starts; return them unchanged."""

@@ -50,17 +50,17 @@ class SI(Strategy):
         expect(strength >= 0, "strategy.strength", ">= 0", strength)
         expect(epsilon > 0, "strategy.epsilon", "> 0", epsilon)
         self.strength, self.epsilon, self.positive = strength, epsilon, positive
-        self.own = 0.0 if whole_loss else strength  # how much of the penalty's gradient is not part of g
+        self.whole_loss = whole_loss
         self.path = PathIntegral(learner)
         self.quadratic = Quadratic(learner, heads)
 
     def penalty(self) -> Tensor:
         """Return the penalty () on the change of important parameters."""
-        return self.strength * self.quadratic.penalty(self.learner)
+        return self.strength * self.quadratic.penalty(self.learner, None if self.whole_loss else self.path.gradient)
 
     def gradients(self, grads: dict[str, Tensor], batch: Batch, aux: Aux) -> dict[str, Tensor]:
         """Note the gradients and where the step starts; return them unchanged."""
-        self.path.begin_step(self.learner, grads, self.quadratic, self.own)
+        self.path.begin_step(self.learner, grads, None if self.whole_loss else self.quadratic, self.strength)
         return grads
 
     def after_step(self, batch: Batch, aux: Aux) -> None:

@@ -26,21 +26,26 @@ class PathIntegral(nn.Module):
 
     @torch.no_grad()
     def begin_step(
-        self, module: nn.Module, grads: Mapping[str, Tensor], penalty: Quadratic, strength: float | Tensor
+        self, module: nn.Module, grads: Mapping[str, Tensor], penalty: Quadratic | None, strength: float | Tensor
     ) -> None:
         """Note the gradients of a step and the parameters before it.
 
         Args:
             module: as in the constructor.
             grads: gradients of the whole loss by full name; a parameter left out is not trained.
-            penalty: the strategy's own penalty, whose gradient does not count.
-            strength: what it was multiplied by in the loss; 0 counts all of it.
+            penalty: the strategy's own penalty, whose gradient does not count: its pull is noted in `gradient` when
+                the loss is computed (`Quadratic.penalty`). None counts the whole loss.
+            strength: what it was multiplied by in the loss.
         """
         for name, parameter in module.named_parameters():
             self.before[name].copy_(parameter)
             g = grads.get(self.prefix + name)
-            if g is not None:
-                penalty.take_off(self.gradient[name].copy_(g), name, parameter, strength)
+            if g is None:
+                self.gradient[name].zero_()
+            elif penalty is None:
+                self.gradient[name].copy_(g)
+            else:
+                penalty.take_off(self.gradient[name], name, g, strength)
 
     @torch.no_grad()
     def end_step(self, module: nn.Module) -> None:

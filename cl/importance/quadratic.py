@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cl.parameters import PerParameter, add_product, held
+from cl.parameters import PerParameter, held, scale_and_add
 from cl.transform import transformed
 
 
@@ -17,11 +17,11 @@ class _Weighted(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, *tensors: Tensor) -> Tensor:
-        """Return the sum () for changes, followed by their importances."""
+    def forward(ctx: Any, pulls: Sequence[Tensor | None], *tensors: Tensor) -> Tensor:
+        """Return the sum () for changes, followed by their importances; `pulls` are where their products go."""
         ctx.save_for_backward(*tensors)
         changes = tensors[: len(tensors) // 2]
-        ctx.products = _products(tensors)
+        ctx.products = _products(tensors, pulls)
         terms = [torch.dot(p.flatten(), d.flatten()) for p, d in zip(ctx.products, changes, strict=True)]
         return torch.stack(terms).sum()
 
@@ -29,13 +29,14 @@ class _Weighted(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradient by the changes; importances are constants."""
         products = _products(ctx.saved_tensors) if torch.is_grad_enabled() else ctx.products  # to derive it again
-        return *(p * (2 * grad) for p in products), *(None for _ in products)
+        return None, *(p * (2 * grad) for p in products), *(None for _ in products)
 
 
-def _products(tensors: Sequence[Tensor]) -> list[Tensor]:
+def _products(tensors: Sequence[Tensor], out: Sequence[Tensor | None] | None = None) -> list[Tensor]:
     """Return importance x change of several tensors: changes, followed by their importances."""
     half = len(tensors) // 2
-    return [f * d for d, f in zip(tensors[:half], tensors[half:], strict=True)]
+    places = [None] * half if out is None else out
+    return [torch.mul(f, d, out=o) for d, f, o in zip(tensors[:half], tensors[half:], places, strict=True)]
 
 
 class Quadratic(nn.Module):
@@ -58,14 +59,23 @@ class Quadratic(nn.Module):
         self.anchor = PerParameter(module, start="values", only=names)
         self.register_buffer("constant", torch.zeros(()))
 
-    def penalty(self, module: nn.Module) -> Tensor:
-        """Return the penalty () at the present parameters of `module`."""
+    def penalty(self, module: nn.Module, pull: PerParameter | None = None) -> Tensor:
+        """Return the penalty () at the present parameters of `module`.
+
+        Args:
+            module: as in the constructor.
+            pull: where importance x change of every parameter is noted, for `take_off`.
+        """
         changes = {name: parameter - self.anchor[name] for name, parameter in self.parameters_of(module)}
         if not changes:
             return self.constant
         if torch.compiler.is_compiling() or transformed():
+            if pull is not None:
+                for name, change in changes.items():
+                    pull[name].copy_((self.importance[name] * change).detach())
             return self.constant + sum((self.importance[n] * d.square()).sum() for n, d in changes.items())
-        weighted: Tensor = _Weighted.apply(*changes.values(), *(self.importance[n] for n in changes))
+        pulls = [None if pull is None else pull[n] for n in changes]
+        weighted: Tensor = _Weighted.apply(pulls, *changes.values(), *(self.importance[n] for n in changes))
         return self.constant + weighted
 
     def parameters_of(self, module: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -73,11 +83,15 @@ class Quadratic(nn.Module):
         yield from ((n, p) for n, p in module.named_parameters() if n in self.importance)
 
     @torch.no_grad()
-    def take_off(self, gradient: Tensor, name: str, parameter: Tensor, strength: float | Tensor) -> None:
-        """Subtract in place what strength x penalty adds to the gradient of a parameter; 0 for one that is not held."""
-        if name not in self.importance:
-            return
-        add_product(gradient, parameter - self.anchor[name], self.importance[name], -2 * strength)
+    def take_off(self, pull: Tensor, name: str, gradient: Tensor, strength: float | Tensor) -> None:
+        """Make of a parameter's `pull` (see `penalty`) its gradient less what strength x penalty added to that.
+
+        A parameter that is not held has no pull, and its gradient is left as it is.
+        """
+        if name in self.importance:
+            scale_and_add(pull, -2 * strength, gradient)
+        else:
+            pull.copy_(gradient)
 
     @torch.no_grad()
     def add(self, module: nn.Module, importance: Mapping[str, Tensor]) -> None:

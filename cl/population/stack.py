@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from cl.compiler import compiled
+from cl.compiler import STEP, Programs
 from cl.population.apart import differing, hide
 from cl.population.linear import in_memory_order
 from cl.population.number import Number
@@ -58,7 +58,7 @@ class Stack:
 
     Args:
         strategies: the replicas, all in training or all in evaluation mode.
-        compile: True compiles the loss, where no number differs between the replicas.
+        compile: True compiles the methods of a step, where no number differs between the replicas.
         tell: told in one line where it cannot be compiled.
 
     Attributes:
@@ -87,13 +87,13 @@ class Stack:
         self.tied = len(self.tensors) < _places(self.module)
         if not compile:  # the compiler orders memory itself
             in_memory_order(self.module)
-        self.program: Callable[..., Any] | None = None
+        self.programs: Programs | None = None
         name = type(first).__name__
         if compile and varied:
             which = ", ".join(dict.fromkeys(field for _, field in varied))
             tell(f"training.compile: {name} is not compiled: the replicas of this program differ in {which}")
         elif compile:
-            self.program = compiled(self._mapped("training_loss", {}), name, tell)
+            self.programs = Programs(lambda kind: self._mapped(kind, {}), name, tell)
 
     def __len__(self) -> int:
         return len(self.strategies)
@@ -120,8 +120,8 @@ class Stack:
             what the method returns, with a first dimension of lanes; () for methods that return None.
         """
         fields = {key: numbers[lanes] for key, numbers in self.numbers.items()}
-        if self.program is not None and kind == "training_loss" and not shared:
-            return self.program(tensors, fields, *args)
+        if self.programs is not None and kind in STEP:
+            return self.programs(kind, tensors, fields, *args)
         values = {key: numbers[lanes] for key, numbers in self.values.items()}
         return self._mapped(kind, values, shared)(tensors, fields, *args)
 

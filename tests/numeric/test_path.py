@@ -7,7 +7,6 @@ from torch import nn
 
 from cl.batch import Batch
 from cl.importance import PathIntegral, fisher
-from cl.importance import Quadratic as Penalty
 from cl.learners.mlp import MLP
 from cl.testing import TinyStream, train
 from strategies.rwalk import RWalk
@@ -29,13 +28,12 @@ class Quadratic(nn.Module):
 
 def follow(lr, steps):
     module = Quadratic()
-    penalty = Penalty(module)  # its importance is zero
     path, optimizer = PathIntegral(module, prefix=""), torch.optim.SGD(module.parameters(), lr=lr)
     for _ in range(steps):
         optimizer.zero_grad()
         torch.autograd.backward(module.loss())
         with torch.no_grad():
-            path.begin_step(module, {"theta": module.theta.grad}, penalty, 1.0)
+            path.begin_step(module, {"theta": module.theta.grad}, None, 1.0)
         optimizer.step()
         with torch.no_grad():
             path.end_step(module)

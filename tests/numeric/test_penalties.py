@@ -7,6 +7,7 @@ from torch import nn
 
 from cl.importance import Quadratic, fisher
 from cl.learners.mlp import MLP
+from cl.parameters import PerParameter
 from cl.testing import TinyStream, train
 from strategies.ewc import EWC
 from strategies.l2 import L2
@@ -28,9 +29,10 @@ def rand(like, seed):
 
 def slopes(quadratic, at, strength=1.0):
     """The gradient of strength x penalty, by what is taken off a gradient of zero."""
-    found = {n: torch.zeros_like(p) for n, p in at.named_parameters()}
+    found = PerParameter(at)
+    quadratic.penalty(at, found)
     for name, p in at.named_parameters():
-        quadratic.take_off(found[name], name, p, strength)
+        quadratic.take_off(found[name], name, torch.zeros_like(p), strength)
     return {n: -g for n, g in found.items()}
 
 
@@ -59,10 +61,9 @@ def test_what_is_taken_off_a_gradient():
     for strength in (3.0, torch.tensor(3.0)):
         torch.testing.assert_close(slopes(quadratic, at, strength), {n: 3 * s for n, s in one.items()})
     held = Quadratic(MLP((1, 4, 4), 6, hidden=(8,)), heads=False)
-    kept = torch.rand(6, 8, generator=g)
-    gradient = kept.clone()
-    held.take_off(gradient, "head.weight", torch.rand(6, 8, generator=g), 2.0)
-    assert torch.equal(gradient, kept)
+    gradient, noted = torch.rand(6, 8, generator=g), torch.rand(6, 8, generator=g)
+    held.take_off(noted, "head.weight", gradient, 2.0)
+    assert torch.equal(noted, gradient)
 
 
 def test_replace_decays_and_moves_the_anchor():
