@@ -163,8 +163,10 @@ class Engine:
         self.parameters_trained = max(self.parameters_trained, trained)
         optimizer = self.update.optimizer
         self.scheduler = self.make_scheduler(optimizer) if self.make_scheduler and optimizer else None
-        self.stopping = EarlyStopping(self.options.patience, task, strategy)
         data = self.data
+        own = [] if task.validation is None else [task.validation]
+        held_out = own if data.validation is None else data.validation
+        self.stopping = EarlyStopping(self.options.patience, held_out, strategy)
         self.schedule = Schedule(len(data), self.options, self.seed, k, data.tasks, data.batch_scale)
         self.losses = torch.zeros(self.schedule.steps, device=self.device)
         self.online_scores = torch.zeros(self.schedule.steps if self.watches else 0, device=self.device)

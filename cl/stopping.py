@@ -1,9 +1,11 @@
 """Early stopping on validation data."""
 
+from collections.abc import Sequence
+
 import torch
 
 from cl.strategy import Strategy
-from cl.streams.base import Task
+from cl.streams.data import Data
 
 
 class EarlyStopping:
@@ -11,26 +13,24 @@ class EarlyStopping:
 
     Args:
         patience: epochs to wait, or None for never.
-        task: the task; it needs a validation split.
+        splits: what is held out of the tasks that are trained on; none never ends a task.
         strategy: the strategy to measure.
     """
 
-    def __init__(self, patience: int | None, task: Task, strategy: Strategy) -> None:
-        self.patience, self.task, self.strategy = patience, task, strategy
+    def __init__(self, patience: int | None, splits: Sequence[Data], strategy: Strategy) -> None:
+        self.patience, self.splits, self.strategy = patience, splits, strategy
         self.best, self.waited = float("inf"), 0
 
     def should_stop(self) -> bool:
         """Measure the validation loss at the end of an epoch and decide."""
-        if self.patience is None or self.task.validation is None:
+        if self.patience is None or not self.splits:
             return False
         self.strategy.eval()
         with torch.no_grad():
-            total = sum(
-                float(self.strategy.per_sample(self.strategy.logits(b.x, b.task), b).sum())
-                for b in self.task.validation.in_order(1000)
-            )
+            batches = (batch for split in self.splits for batch in split.in_order(1000))
+            total = sum(float(self.strategy.validation_loss(batch).sum()) for batch in batches)
         self.strategy.train()
-        loss = total / len(self.task.validation)
-        self.waited = 0 if loss < self.best else self.waited + 1
-        self.best = min(loss, self.best)
+        loss = total / sum(len(split) for split in self.splits)
+        better = loss < self.best
+        self.best, self.waited = (loss, 0) if better else (self.best, self.waited + 1)
         return self.waited >= self.patience

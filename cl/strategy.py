@@ -146,6 +146,10 @@ class Strategy(nn.Module):
         """Return the mean loss of a batch over the outputs that the scenario allows: ()."""
         return self.per_sample(logits, batch).mean()
 
+    def validation_loss(self, batch: Batch) -> Tensor:
+        """Return what early stopping judges the samples of a validation batch by: (B,)."""
+        return self.per_sample(self.logits(batch.x, batch.task), batch)
+
     def loss(self, batch: Batch) -> Tensor | tuple[Tensor, Aux]:
         """Return the loss () to minimise, or (loss, aux); aux is handed on to `gradients`, `after_step`, `remember`."""
         return self.criterion(self.logits(batch.x, batch.task), batch)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from cl.batch import Batch
 from cl.errors import ConfigError, expect
 from cl.learners.base import Learner
+from cl.memory import Memory
 from cl.strategy import Aux, Moments, Strategy, overrides
 from cl.streams.base import StreamInfo, Task
 
@@ -18,6 +19,7 @@ ONE = (
     ("loss",),
     ("criterion",),
     ("per_sample",),
+    ("validation_loss",),
     ("allowed",),
     ("allowed_at_test",),
     ("training_data",),
@@ -39,7 +41,8 @@ class Combined(Strategy):
             configuration, a mapping with `_target_`, `_partial_: true` and fields.
 
     Raises:
-        ConfigError: two parts claim the same, or a part has an optimisation step of its own.
+        ConfigError: two parts claim the same, a part has an optimisation step of its own, or what one part replays
+            would be stored by another.
     """
 
     scenarios: ClassVar[tuple[str, ...]] = ("task", "domain", "class")
@@ -66,6 +69,10 @@ class Combined(Strategy):
                 raise ConfigError(f"Expected `strategy.parts` that all see the gates or columns of one, got {who}")
         for method in ("grow", "enter"):
             _claim(made, method)
+        _one_store(made)
+        memories = [memory for part in made.values() for memory in _memories(part)]
+        for i, memory in enumerate(memories[1:], 1):
+            memory.draws = f"/{i}"
         reasons = [part.vectorizable for part in made.values() if part.vectorizable is not True]
         # Facts of this combination, where those of the class speak for any.
         self.__dict__["sees"] = max((part.sees for part in made.values()), key=SEES.index)
@@ -149,6 +156,23 @@ class Combined(Strategy):
 
 def _name(part: Strategy) -> str:
     return type(part).__name__
+
+
+def _one_store(parts: Mapping[str, Strategy]) -> None:
+    """Refuse a part that stores what it is shown beside one whose training data hold what is stored already."""
+    storing = [name for name, part in parts.items() if overrides(part, "remember") and _memories(part)]
+    for name, part in parts.items():
+        if overrides(part, "training_data") and (part.sees != "current" or _memories(part)):
+            for other in storing:
+                if other != name:
+                    raise ConfigError(
+                        f"Expected `strategy.parts` of which none stores what another replays, got {other} "
+                        f"({_name(parts[other])}) beside {name} ({_name(part)}), whose training data hold old samples"
+                    )
+
+
+def _memories(part: Strategy) -> list[Memory]:
+    return [module for module in part.modules() if isinstance(module, Memory)]
 
 
 def _claim(parts: Mapping[str, Strategy], *methods: str) -> Strategy | None:

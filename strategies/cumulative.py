@@ -41,8 +41,8 @@ class Cumulative(Strategy):
                 self.learner = self.learner.fresh()
 
     def training_data(self, stream: TrainingView, k: int) -> TrainingData:
-        """Return tasks 0..k."""
-        parts = [stream[j].train for j in range(k + 1)]
-        if self.batch_scale:
-            return TrainingData(parts, batch_scale=k + 1)
-        return TrainingData(parts, tasks=k + 1)
+        """Return tasks 0..k; early stopping looks at what is held out of all of them."""
+        tasks = [stream[j] for j in range(k + 1)]
+        held_out = [task.validation for task in tasks if task.validation is not None]
+        longer, larger = (1, k + 1) if self.batch_scale else (k + 1, 1)
+        return TrainingData([task.train for task in tasks], None, longer, larger, held_out)

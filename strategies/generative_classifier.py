@@ -83,6 +83,12 @@ class GenerativeClassifier(Strategy):
             total = total + (losses * own).sum() / own.sum().clamp_min(1)
         return total
 
+    def validation_loss(self, batch: Batch) -> Tensor:
+        """Return minus the lower bound of each sample under the model of its class, in nats: (B,)."""
+        found = torch.stack([self.model(c).losses(batch.x, batch.key, f"code/{c}") for c in self.present], 1)
+        own = torch.stack([batch.y == c for c in self.present], 1)
+        return (found * own).sum(1)
+
     def predict(self, x: Tensor, task: int | None = None) -> Tensor:
         """Return log p(x | c) in nats: (B, C)."""
         models = [self.model(c) for c in range(self.info.n_classes)]

@@ -9,6 +9,7 @@ from torch.func import functional_call, grad, vmap
 
 from cl.batch import Batch
 from cl.errors import expect
+from cl.evaluator import evaluating
 from cl.learners.base import Learner
 from cl.memory import Memory, sample_fields, slots
 from cl.seeding import uniform
@@ -102,8 +103,10 @@ class GSS(ER):
 
     def scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return one plus the largest cosine with gradients from memory, (B,), and whose C is below 1, (B,) bool."""
-        training = self.learner.training
-        self.learner.eval()
+        with evaluating(self.learner):
+            return self._scores(batch)
+
+    def _scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
         groups = max(1, min(self.comparisons, self.memory.capacity // self.comparison_batch))
         fields, valid = self.memory.sample(groups * self.comparison_batch, batch.key, purpose="comparisons")
         drawn = (fields["x"].to(batch.x.dtype), fields["y"], fields["task"], valid)
@@ -117,7 +120,6 @@ class GSS(ER):
         own = (batch.x, batch.y, batch.task, torch.ones(len(batch.y), dtype=torch.bool, device=batch.y.device))
         found: Any = vmap(largest, chunk_size=CHUNK)(*(t[:, None] for t in own))
         judged = largest(*own).expand(len(found)) if self.gate == "batch" else found
-        self.learner.train(training)
         # The first samples have nothing to be compared to; the authors' code gives them a cosine of 0.1.
         return torch.where(present.any(), 1 + found, 1.1), present.any() & (judged < 0)
 

@@ -114,7 +114,7 @@ class LaMAML(Strategy):
         losses = []
         for j in range(0, len(batch.y), self.group):
             now = slice(j, j + self.group)
-            single = Batch(batch.x[now], batch.y[now], batch.task[now], batch.key)
+            single = Batch(batch.x[now], batch.y[now], batch.task[now], batch.key + derive(0, "single", j))
             inner = torch.autograd.grad(
                 self.loss_at(ahead, single), list(ahead.values()), create_graph=self.second_order, allow_unused=True
             )

@@ -104,7 +104,7 @@ class MER(Strategy):
             place = self.position(len(sequence), key, i)
             sequence.insert(place, present)
             for j, fields in enumerate(sequence):
-                loss = self.single(fields, key, update)
+                loss = self.single(fields, key + derive(0, "single", i, j), update)
                 if j == place:
                     losses.append(loss.detach())
                 update.minimise(loss)

@@ -45,8 +45,9 @@ class XdG(Strategy):
         expect(0 <= share < 1, "strategy.share", "in [0, 1)", share)
         for i, width in enumerate(learner.widths):
             gates = torch.ones(info.n_tasks, width)
+            many = min(round(share * width), width - 1)  # one unit of a small layer stays on
             for k in range(info.n_tasks):
-                off = torch.randperm(width, generator=generator(info.seed, "gate", i, k))[: round(share * width)]
+                off = torch.randperm(width, generator=generator(info.seed, "gate", i, k))[:many]
                 gates[k, off] = 0.0
             self.register_buffer(f"gate_{i}", gates)
 

@@ -107,13 +107,18 @@ def state_norms(learner: SequenceLearner, x: Tensor, units: Units = None) -> lis
     return found
 
 
+SMALLEST = 1e-30  # norms below it have lost what they were made of: single precision ends at 1e-38
+
+
 def timescale(norms: Tensor) -> Tensor:
     """Return tau of the best exponential exp(-d / tau) to norms (B, L) at d = 0 ... L - 1, in steps: (B,).
 
-    Least squares of the logarithm over the distances that have a norm; infinite or negative where norms do not fall.
+    Least squares of the logarithm over the distances that have a norm above `SMALLEST`; infinite or negative where
+    norms do not fall, 0 where there is none but the first.
     """
-    there = ~norms.isnan()
+    there = norms > SMALLEST  # False for NaN
     d = torch.arange(norms.shape[1], dtype=norms.dtype, device=norms.device).expand_as(norms)
     d = torch.where(there, d - (d * there).sum(1, keepdim=True) / there.sum(1, keepdim=True), 0.0)
     logs = torch.where(there, norms, 1.0).clamp_min(torch.finfo(norms.dtype).tiny).log()
-    return -d.square().sum(1) / (logs * d).sum(1)
+    tau = -d.square().sum(1) / (logs * d).sum(1)
+    return torch.where((there.sum(1) <= 1) & (norms <= SMALLEST).any(1), 0.0, tau)

@@ -145,18 +145,25 @@ def scores(strategy: Strategy, stream: Stream, data: Data, j: int) -> tuple[Tens
 
 
 @torch.no_grad()
-def activations(network: Network, data: Data) -> list[Tensor]:
-    """Return the output of every block, averaged over places or real time steps: (n, width) each, float64, CPU."""
-    found = [_blocks(network, b.x) for b in data.in_order(BATCH)]
+def activations(network: Network, data: Data, size: bool = False) -> list[Tensor]:
+    """Return the output of every block, averaged over places or real time steps: (n, width) each, float64, CPU.
+
+    Args:
+        network: whose outputs.
+        data: on which samples.
+        size: True averages absolute values.
+    """
+    found = [_blocks(network, b.x, size) for b in data.in_order(BATCH)]
     return [torch.cat(layer).double().cpu() for layer in zip(*found, strict=True)]
 
 
-def _blocks(network: Network, x: Tensor) -> list[Tensor]:
+def _blocks(network: Network, x: Tensor, size: bool) -> list[Tensor]:
     learner = network.learner
     if isinstance(learner, SequenceLearner):
         outputs, real = learner.run(x, network.gates)
-        return [readout.mean(a.transpose(1, 2), real) for a in outputs]
-    return [a if a.dim() == 2 else a.flatten(2).mean(2) for a in learner.activations(x, network.gates)]
+        return [readout.mean((a.abs() if size else a).transpose(1, 2), real) for a in outputs]
+    found = [a.abs() if size else a for a in learner.activations(x, network.gates)]
+    return [a if a.dim() == 2 else a.flatten(2).mean(2) for a in found]
 
 
 @torch.no_grad()

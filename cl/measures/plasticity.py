@@ -43,9 +43,10 @@ class Plasticity(Measure):
 
     def _look(self, k: int, strategy: Strategy, stream: Stream) -> None:
         network = self.networks(strategy, stream, k)[k]
-        layers = [] if network is None else activations(network, self.test(stream, k))
+        test = self.test(stream, k)
+        layers, sizes = ([] if network is None else activations(network, test, size) for size in (False, True))
         nothing = [float("nan")] * len(self.state["layers"])
-        self.state["dormant"].append(torch.tensor([dormant(a, self.threshold) for a in layers] or nothing))
+        self.state["dormant"].append(torch.tensor([dormant(a, self.threshold) for a in sizes] or nothing))
         self.state["rank"].append(torch.tensor([effective_rank(a) / a.shape[1] for a in layers] or nothing))
         weights = torch.cat([p.detach().flatten().double().abs() for p in strategy.learner.parameters()])
         self.state["size"].append(float(weights.mean()))

@@ -20,10 +20,10 @@ class Probes(Measure):
 
     ``probe_task``: a linear read-out for each task alone, on its own classes: what the representation still holds of
     it. ``probe_all``: one linear read-out for all tasks seen. ``nearest_mean``: the class with the nearest mean feature
-    among those seen. ``recovered_by_new_head``: the part of a task's drop that ``probe_all`` wins back: near 1, the
-    head forgot; near 0, the representation did. Linear read-outs are ridge regressions onto -1/+1 on standardised
-    features (alpha 1), which have a closed form. Features are those that the strategy asks about the task, with its
-    gates, of the task's own network where it has one.
+    among those seen. ``recovered_by_new_head``: the part of a task's drop that ``probe_all`` wins back, or
+    ``probe_task`` where the task is told: near 1, the head forgot; near 0, the representation did. Linear read-outs are
+    ridge regressions onto -1/+1 on standardised features (alpha 1), which have a closed form. Features are those that
+    the strategy asks about the task, with its gates, of the task's own network where it has one.
 
     Args:
         samples: training and test samples of each task, > 0 or None for all.
@@ -37,7 +37,8 @@ class Probes(Measure):
     def start(self, strategy: Strategy, stream: Stream) -> None:
         """Begin with nothing."""
         kinds = ("probe_task", "probe_all", "nearest_mean", "own")
-        self.state = {"of_classes": stream.info.target == "class", **{kind: [] for kind in kinds}}
+        told = stream.info.scenario == "task"
+        self.state = {"of_classes": stream.info.target == "class", "told": told, **{kind: [] for kind in kinds}}
 
     def after_task(self, k: int, strategy: Strategy, stream: Stream) -> None:
         """Train and test read-outs on tasks 0 to k."""
@@ -98,7 +99,7 @@ class Probes(Measure):
                 "Mensink et al. 2013; Rebuffi et al. 2017 (iCaRL)",
             ),
             "recovered_by_new_head": Quantity(
-                recovered(own, probe),
+                recovered(own, table("probe_task") if self.state["told"] else probe),
                 ("task",),
                 "The part of a task's drop that a new head wins back: near 1 the head forgot, near "
                 "0 the representation did.",

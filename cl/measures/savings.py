@@ -8,6 +8,7 @@ import torch
 
 from cl.errors import expect
 from cl.measures.base import Measure, Quantity, scores
+from cl.seeding import step_keys
 from cl.strategy import Strategy
 from cl.streams.base import Stream
 from cl.streams.data import Data
@@ -20,8 +21,9 @@ class Savings(Measure):
     """Savings in relearning, measured on copies after the last task; the strategy itself is not touched.
 
     For every task but the last, the trained network and the untrained one are trained on that task alone, with the same
-    batches. Savings = 1 - steps of the trained network / steps of the untrained one until the accuracy is within
-    `tolerance` of what the untrained one reaches at its best (Ebbinghaus 1885: savings = 1 - relearning / learning).
+    batches and the same dropout. Savings = 1 - steps of the trained network / steps of the untrained one until the
+    accuracy is within `tolerance` of what the untrained one reaches at its best (Ebbinghaus 1885: savings = 1 -
+    relearning / learning).
     1: nothing had to be relearned; 0: as if never learned; below 0: the network learns worse than a new one.
 
     Args:
@@ -74,15 +76,17 @@ class Savings(Measure):
         data, test = stream[j].train, self.test(stream, j)
         plan = Schedule(len(data), self.options, stream.info.seed, j)
         optimizer = torch.optim.Adam([p for p in strategy.learner.parameters() if p.requires_grad], self.lr)
-        key = torch.zeros((), dtype=torch.long, device=data.device)
+        keys = step_keys(stream.info.seed, j, 0, plan.steps, data.device)
         found = [_accuracy(strategy, stream, test, j)]
         for step, positions in enumerate(plan.positions(0, plan.steps, data.device), 1):
-            batch = data.batch(positions, key, augment=False)
+            batch = data.batch(positions, keys[step - 1], augment=False)
+            strategy.train()
             with torch.enable_grad():
-                loss = strategy.criterion(strategy("logits", batch.x, batch.task), batch)
+                loss = strategy("validation_loss", batch).mean()
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()
+            strategy.eval()
             if step % EVERY == 0 or step == plan.steps:
                 found.append(_accuracy(strategy, stream, test, j))
         return found

@@ -39,7 +39,7 @@ class Balanced(Memory):
         """Offer a batch of samples with their groups; see `Memory.add`."""
         assert group is not None, "a balanced memory needs groups"
         size, m = len(group), self.capacity
-        number = uniform(key, (size,), "balanced")
+        number = uniform(key, (size,), "balanced" + self.draws)
         present = torch.cat([self.filled, torch.ones_like(group, dtype=torch.bool)])
         late = 0.0 if self.newcomers else 1.0 + torch.arange(size, device=group.device)
         drawn = torch.cat([self.number, number * (1 if self.newcomers else 0) + late])

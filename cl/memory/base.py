@@ -74,6 +74,7 @@ class Memory(nn.Module):
         super().__init__()
         expect(capacity > 0, "strategy.memory_size", "> 0", capacity)
         self.capacity = capacity
+        self.draws = ""  # ends the names of its draws; of two memories of a strategy each needs its own
         self.names: tuple[str, ...] = ()
         for name, prototype in fields.items():
             self.keep(name, prototype)
@@ -150,14 +151,14 @@ class Memory(nn.Module):
 
     def distinct(self, n: int, key: Tensor, chance: Tensor, purpose: str) -> tuple[Tensor, Tensor]:
         """Draw min(n, M) slots without replacement by relative `chance` (M,); return them and which are filled."""
-        waiting = -torch.log1p(-uniform(key, (self.capacity,), purpose)) / chance
+        waiting = -torch.log1p(-uniform(key, (self.capacity,), purpose + self.draws)) / chance
         score, slots = torch.where(self.filled, waiting, torch.inf).topk(min(n, self.capacity), largest=False)
         return slots, torch.isfinite(score)
 
     def draw(self, n: int, key: Tensor, chance: Tensor, purpose: str) -> Tensor:
         """Draw n slots with replacement, each with probability `chance` (M,) over its sum: (n,) int64."""
         edges = chance.cumsum(0)
-        where = uniform(key, (n,), purpose) * edges[-1]
+        where = uniform(key, (n,), purpose + self.draws) * edges[-1]
         return (edges[None, :] <= where[:, None]).sum(1).clamp_max(self.capacity - 1)
 
     def read(self, slots: Tensor) -> Fields:

@@ -16,4 +16,5 @@ class Reservoir(Shares):
 
     def place(self, number: Tensor, key: Tensor) -> Tensor:
         """Return the place (B,) inside the share."""
-        return torch.where(number <= self.share, number - 1, integers(key, number.shape, number, "reservoir"))
+        drawn = integers(key, number.shape, number, "reservoir" + self.draws)
+        return torch.where(number <= self.share, number - 1, drawn)

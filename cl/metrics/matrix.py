@@ -130,6 +130,9 @@ def backward_transfer(accuracy: Array) -> Array:
 def forward_transfer(accuracy: Array) -> Array:
     """Forward transfer, (S,): (1/(T-1)) sum_{1 < j <= T} (a(j-1, j) - a(0, j)). NaN for fewer than two tasks.
 
+    NaN too where every a(j-1, j) is exactly 0: outputs of classes not met are masked then (class scenario), and the
+    difference would tell no more than the accuracy of the untrained network.
+
     >>> import numpy as np
     >>> R = np.array([[[0.5, 0.4, 0.5], [0.9, 0.5, 0.4], [0.7, 0.8, 0.6], [0.6, 0.85, 1.0]]])
     >>> forward_transfer(R).round(4).tolist()  # ((.5 - .4) + (.6 - .5)) / 2
@@ -137,8 +140,9 @@ def forward_transfer(accuracy: Array) -> Array:
     """
     found = check_matrix(accuracy)
     tasks = np.arange(found.shape[2])
-    gained = found[:, tasks, tasks] - found[:, 0]
-    return mean_where(gained, (tasks >= 1) & (tasks < tasks_learned(found)[:, None]))
+    before, counted = found[:, tasks, tasks], (tasks >= 1) & (tasks < tasks_learned(found)[:, None])
+    masked = ((before == 0) | ~counted).all(1)
+    return np.where(masked, np.nan, mean_where(before - found[:, 0], counted))
 
 
 @metric(

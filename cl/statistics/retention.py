@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cl.errors import expect
 
 Array = NDArray[np.float64]
-FEWEST = 4  # points that a fit of two parameters and a variance needs
+FEWEST = 5  # points from which the corrected criterion of two parameters and a variance is a number
 LEARNED = 0.1  # smallest accuracy right after training of which a part can be said to be kept
 
 
@@ -156,6 +156,8 @@ def _jackknife(curve: str, t: Array, kept: Array) -> tuple[float, float]:
     for left_out in range(s):
         rest = np.delete(kept, left_out, axis=0)
         good = np.isfinite(rest)
+        if good.sum() < FEWEST:
+            return float("nan"), float("nan")
         parameters, _ = _least_squares(curve, np.broadcast_to(t, rest.shape)[good], rest[good])
         logs.append(np.log(half_life(curve, parameters)))
     if not np.isfinite(logs).all():

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cl.batch import Batch
 from cl.errors import expect
+from cl.seeding import derive
 from cl.streams.remote import Remote
 
 # A transform takes x (B, *input) as stored, the key of the step or None at test time, and returns the network's input.
@@ -156,16 +157,22 @@ class TrainingData:
         repeats: how many times each part occurs in an epoch; default once each.
         tasks: how many tasks' worth of steps this is, when training is counted in steps (joint training takes K).
         batch_scale: factor on the batch size.
+        validation: what early stopping looks at; None is the validation split of the task at hand.
     """
 
     def __init__(
-        self, parts: Sequence[Data], repeats: Sequence[int] | None = None, tasks: int = 1, batch_scale: int = 1
+        self,
+        parts: Sequence[Data],
+        repeats: Sequence[int] | None = None,
+        tasks: int = 1,
+        batch_scale: int = 1,
+        validation: Sequence[Data] | None = None,
     ) -> None:
         counts = list(repeats) if repeats is not None else [1] * len(parts)
         expect(len(counts) == len(parts), "repeats", f"of length {len(parts)}", counts)
         self.parts = [p for p, n in zip(parts, counts, strict=True) if n > 0 and len(p) > 0]
         self.repeats = [n for p, n in zip(parts, counts, strict=True) if n > 0 and len(p) > 0]
-        self.tasks, self.batch_scale = tasks, batch_scale
+        self.tasks, self.batch_scale, self.validation = tasks, batch_scale, validation
         if (len(self.parts) > 1 or self.repeats not in ([], [1])) and Joined.possible(self.parts):
             self.parts, self.repeats = [Joined(self.parts, self.repeats)], [1]
         lengths = [len(p) * n for p, n in zip(self.parts, self.repeats, strict=True)]
@@ -190,7 +197,8 @@ class TrainingData:
             inside = (positions >= self.starts[i]) & (positions < self.starts[i + 1])
             place = inside.nonzero()[:, 0]
             if len(place) > 0:
-                found.append(part.batch((positions[place] - self.starts[i]) % len(part), key))
+                own = key + derive(0, "part", i) if i > 0 else key  # or samples of two parts are augmented alike
+                found.append(part.batch((positions[place] - self.starts[i]) % len(part), own))
                 places.append(place)
         back = torch.cat(places).argsort()
         x, y, task = (torch.cat([getattr(b, field) for b in found])[back] for field in ("x", "y", "task"))

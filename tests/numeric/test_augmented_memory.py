@@ -11,7 +11,9 @@ from cl.seeding import step_keys
 from cl.streams import TaskStream
 from cl.streams.base import TrainingView
 from cl.streams.constructions import Rotated, Split
+from cl.streams.data import Data, TrainingData
 from cl.streams.sources import Digits
+from cl.streams.transforms import Augmentation, Pipeline
 from cl.testing.tiny import engine
 from strategies.gdumb import GDumb
 from strategies.icarl import ICaRL
@@ -126,3 +128,18 @@ def test_how_later_tasks_become_inputs_is_not_told():
     assert view.later(0) is not None
     with pytest.raises(AccessError, match="up to 1 during that task, got task 2"):
         view.later(2)
+
+
+def test_parts_of_a_batch_are_augmented_apart():
+    """The i-th new sample and the i-th old one were flipped alike; columns 0 1 2 3 show a flip."""
+    flip = Pipeline(None, None, torch.zeros(()), Augmentation(flip=True), 1.0)
+    x, labels = torch.arange(4.0).repeat(64, 1, 4, 1), torch.zeros(64, dtype=torch.long)
+    both = TrainingData([Data(x.clone(), torch.arange(64), labels, k, flip) for k in (1, 0)])
+    positions = torch.tensor([0, 1, 2, 3, 64, 65, 66, 67])
+    keys = step_keys(0, 0, 0, 500)
+    flipped = torch.stack([b.x[:, 0, 0, 0] == 3 for b in both.batches([positions] * 500, keys)])
+    assert len(both.parts) == 2
+    for part in (flipped[:, :4], flipped[:, 4:]):
+        assert abs(part.double().mean() - 0.5) < 4 * 0.5 / 2000**0.5
+    alike = (flipped[:, :4] == flipped[:, 4:]).double().mean()
+    assert abs(alike - 0.5) < 4 * 0.5 / 2000**0.5

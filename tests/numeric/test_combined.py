@@ -8,6 +8,7 @@ import torch
 
 from cl.cli.compose import compose
 from cl.errors import ConfigError
+from cl.learners.mlp import MLP
 from cl.testing import check_strategy
 from cl.testing.tiny import TinyStream, engine, state, train
 from strategies.agem import AGEM
@@ -18,10 +19,13 @@ from strategies.er import ER
 from strategies.ewc import EWC
 from strategies.frozen import Frozen
 from strategies.gpm import GPM
+from strategies.gss import GSS
+from strategies.icarl import ICaRL
 from strategies.joint import Joint
 from strategies.l2_init import L2Init
 from strategies.lwf import LwF
 from strategies.packnet import PackNet
+from strategies.rehearsal import Rehearsal
 from strategies.scratch import Scratch
 from strategies.si import SI
 from strategies.usage import Usage
@@ -173,3 +177,45 @@ def test_parts_are_chosen_on_the_command_line():
     parts = compose(words)["strategy"]["parts"]
     assert parts["first"] == {"_target_": "strategies.xdg.XdG", "share": 0.5, "_partial_": True}
     assert parts["second"]["_target_"] == "strategies.ewc.EWC"
+
+
+def test_two_memories_draw_apart():
+    parts = {
+        "er": partial(ER, memory_size=20, replay_batch=8),
+        "agem": partial(AGEM, memory_size=20, memory="reservoir", groups="none", reference_batch=8),
+    }
+    made = engine(Combined, TinyStream("domain", tasks=2), parts=parts)
+    made.evaluate_row(0)
+    made.run_task(0)
+    made.begin(1)
+    er, agem = made.strategy.parts["er"], made.strategy.parts["agem"]
+    agem.memory.load_state_dict(er.memory.state_dict(), strict=False)
+    batch = next(made.batches())
+    assert not torch.equal(er.recall(batch)[0]["x"], agem.recall(batch)[0]["x"])
+    numbers = torch.arange(100, 200)
+    assert not torch.equal(er.memory.place(numbers, batch.key), agem.memory.place(numbers, batch.key))
+    alone = engine(ER, TinyStream("domain", tasks=2), memory_size=20, replay_batch=8).strategy.memory
+    assert torch.equal(er.memory.place(numbers, batch.key), alone.place(numbers, batch.key))
+
+
+@pytest.mark.parametrize("replays", [Rehearsal, Joint, ICaRL])
+def test_what_one_part_replays_is_not_stored_by_another(replays):
+    """A-GEM would keep it as of the present task."""
+    with pytest.raises(ConfigError, match=r"none stores what another replays, got agem \(AGEM\) beside other"):
+        engine(Combined, TinyStream("class"), parts={"agem": partial(AGEM, memory_size=60), "other": replays})
+
+
+def test_statistics_that_gpm_holds_stay_held_beside_gss():
+    def normalised(info):
+        return MLP(info.input_shape, info.n_classes, hidden=(16, 16), norm="batch")
+
+    parts = {"gpm": GPM, "gss": partial(GSS, memory_size=60, comparison_batch=5)}
+    made = engine(Combined, TinyStream("domain", tasks=2), normalised, epochs=1, parts=parts)
+    made.evaluate_row(0)
+    made.run_task(0)
+    made.begin(1)
+    means = {n: b.clone() for n, b in made.strategy.learner.named_buffers() if n.endswith("running_mean")}
+    made.train()
+    assert len(means) == 2
+    for name, mean in means.items():
+        assert torch.equal(made.strategy.learner.get_buffer(name), mean)

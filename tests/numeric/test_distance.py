@@ -119,6 +119,15 @@ def test_gradients_of_a_shrinking_network_decay_exponentially():
     assert gradients.timescale(norms).item() == pytest.approx(-1 / math.log(0.9), rel=1e-3)
 
 
+@pytest.mark.parametrize("rho", [0.3, 0.577, 0.9])
+def test_norms_that_single_precision_lost_do_not_count(rho):
+    """rho^d is zero in single precision from some distance on."""
+    norms = (rho ** torch.arange(785.0, dtype=torch.float64)).float()[None]
+    assert gradients.timescale(norms).item() == pytest.approx(-1 / math.log(rho), rel=1e-3)
+    gone = torch.tensor([[1.0, 0.0, 0.0], [1.0, torch.nan, torch.nan]])
+    torch.testing.assert_close(gradients.timescale(gone), torch.tensor([0.0, torch.nan]), equal_nan=True)
+
+
 @pytest.mark.parametrize("make", [GRU, Transformer, NTM, StateSpace])
 @pytest.mark.parametrize("target", ["class", "steps"])
 def test_input_jacobians_equal_reverse_differentiation(make, target):

@@ -22,6 +22,7 @@ from cl.testing.tiny import TinySequences, TinyStream, engine, state, train
 from strategies.hat import HAT
 from strategies.packnet import PackNet
 from strategies.pruning import Pruning
+from strategies.xdg import XdG
 
 
 class Normalised(Learner):
@@ -272,3 +273,10 @@ def test_chain_asks_for_one_layer_a_block():
     assert len(chain(CNN((1, 8, 8), 4, channels=(4,), hidden=(8,)), "x")) == 3
     with pytest.raises(ValueError, match="one weight layer a block"):
         chain(ResNet18((1, 8, 8), 4), "x")
+
+
+@pytest.mark.parametrize(("share", "on"), [(0.0, 2), (0.5, 1), (0.8, 1), (0.99, 1)])
+def test_gates_leave_a_unit_of_a_small_layer_on(share, on):
+    stream = TinyStream("task")
+    made = XdG(MLP(stream.info.input_shape, 6, hidden=(16, 2)), stream.info, share=share)
+    assert made.gate_1.sum(1).tolist() == [on] * 3

@@ -11,7 +11,7 @@ from sklearn.linear_model import RidgeClassifier
 from sklearn.metrics import confusion_matrix, log_loss
 from sklearn.neighbors import NearestCentroid
 from sklearn.preprocessing import StandardScaler
-from torch import nn
+from torch import Tensor, nn
 
 from cl import objectives
 from cl.build import construct, locate
@@ -19,6 +19,8 @@ from cl.cli.compose import compose
 from cl.engine import Engine
 from cl.errors import ConfigError
 from cl.evaluator import EvaluationOptions
+from cl.learners import dropout
+from cl.learners.cnn import CNN
 from cl.learners.mlp import MLP
 from cl.learners.recurrent import GRU
 from cl.measures import drift, events, interference, plasticity, predictions, probes, savings
@@ -29,6 +31,7 @@ from cl.strategy import Network, Strategy
 from cl.streams.data import Data
 from cl.testing import TinyStream
 from cl.testing.tiny import adam, state
+from cl.testing.tiny import engine as tiny_engine
 from cl.training import TrainingOptions
 from strategies.joint import Joint
 
@@ -392,3 +395,81 @@ def test_gated_units_are_silent_in_what_is_seen_of_them() -> None:
     """With 3 of 4 units off in every task, as many are dormant at least."""
     made = engine([plasticity.Plasticity()], "task", epochs=2, make=partial(strategy_class("xdg"), share=0.75))
     assert (values(made.run(), "dormant_units") >= 0.75).all()
+
+
+class Same(TinyStream):
+    """Every task shows the samples of the first under labels of its own."""
+
+    def _split(self, k: int, first: int, last: int) -> Data:
+        index = torch.cat([torch.arange(c * self._total + first, c * self._total + last) for c in (0, 1)])
+        return Data(self._x, index, torch.tensor(self.info.task_classes[k]).repeat_interleave(last - first), k)
+
+
+def test_what_a_head_forgot_is_won_back_where_the_task_is_told() -> None:
+    """Only the rows of the first head are exchanged; one head for all would mix up the two tasks and find .5."""
+    stream, look = Same("task", tasks=2), probes.Probes(None)
+    running = tiny_engine(Strategy, stream, epochs=15)
+    running.measures = [look]
+    running.evaluate_row(0)
+    running.run_task(0)
+    running.begin(1)
+    running.train()
+    running.end()
+    head = running.strategy.learner.head
+    with torch.no_grad():
+        head.weight[:2], head.bias[:2] = head.weight[[1, 0]], head.bias[[1, 0]]
+    running.evaluate_row(2)
+    running.close()
+    found = look.result()
+    assert running.accuracy[2, 0] < 0.1
+    assert found["probe_all"].values[1, 0] < 0.8
+    assert found["recovered_by_new_head"].values[0] == pytest.approx(1, abs=0.05)
+
+
+def test_savings_relearn_in_training_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batch statistics follow, dropout draws anew at every step, and every look is in evaluation mode."""
+    looks: list[tuple[bool, int]] = []
+
+    def look(strategy: Strategy, *_: Any) -> float:
+        norm = next(m for m in strategy.learner.modules() if isinstance(m, nn.BatchNorm1d))
+        looks.append((norm.training, int(norm.num_batches_tracked)))
+        return 0.0
+
+    monkeypatch.setattr(savings, "_accuracy", look)
+    masks: list[Tensor] = []
+    draw = dropout.uniform
+
+    def drawn(*arguments: Any) -> Tensor:
+        masks.append(draw(*arguments))
+        return masks[-1]
+
+    stream = TinyStream("task", tasks=2)
+    running = tiny_engine(
+        Strategy, stream, lambda info: MLP(info.input_shape, 4, hidden=(16,), norm="batch", dropout=0.5), epochs=1
+    )
+    measure = savings.Savings(steps=4, batch_size=16)
+    running.evaluate_row(0)
+    measure.start(running.strategy, stream)
+    running.run_task(0)
+    trained = running.task_steps[0]
+    monkeypatch.setattr(dropout, "uniform", drawn)
+    running.strategy.eval()
+    measure.after_task(1, running.strategy, stream)
+    assert [training for training, _ in looks] == [False] * 6
+    assert [steps for _, steps in looks] == [0, 2, 4, trained, trained + 2, trained + 4]
+    fresh, again = masks[:4], masks[4:]
+    assert all(map(torch.equal, fresh, again))
+    assert not any(torch.equal(fresh[0], later) for later in fresh[1:])
+
+
+def test_a_unit_whose_sign_changes_from_place_to_place_is_not_dormant() -> None:
+    board = ((torch.arange(16)[:, None] + torch.arange(16)) % 2 * 2 - 1).float()
+    net = CNN((1, 16, 16), 2, channels=(2,), hidden=(), activation="tanh")
+    with torch.no_grad():
+        net.blocks[0][0].weight.zero_()
+        net.blocks[0][0].bias.copy_(torch.tensor([0.0, 0.6]))
+        net.blocks[0][0].weight[0, 0, 1, 1] = 3.0
+    data = Data(board.expand(20, 1, 16, 16), torch.arange(20), torch.zeros(20, dtype=torch.long), 0)
+    [mean], [size] = activations(Network(net), data), activations(Network(net), data, size=True)
+    np.testing.assert_allclose(size.mean(0), np.tanh([3, 0.6]), rtol=1e-6)
+    assert [plasticity.dormant(a, 0.025) for a in (mean, size)] == [0.5, 0.0]

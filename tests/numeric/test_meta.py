@@ -4,6 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from cl.learners import dropout
+from cl.learners.mlp import MLP
 from cl.seeding import step_keys
 from cl.testing.tiny import TinyStream, engine, state
 from strategies.lamaml import LaMAML
@@ -121,3 +123,30 @@ def test_lamaml_clips_the_meta_gradient_and_second_order_differs():
     assert not torch.allclose(moved["first"], moved["second"])
     torch.testing.assert_close(moved["clipped"].norm(), torch.tensor(0.01), rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(moved["clipped"] / 0.01, moved["first"] / moved["first"].norm(), rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("make", "fields", "passes"),
+    # A batch of 16: 2 sequences of 5 samples each; one look ahead, and the loss on all after it.
+    [(MER, {"batches": 2, "batch_size": 5}, 160), (LaMAML, {"glances": 1, "look": "last"}, 17)],
+)
+def test_every_inner_step_has_its_own_dropout(monkeypatch, make, fields, passes):
+    masks = []
+    draw = dropout.uniform
+
+    def drawn(*arguments):
+        masks.append(draw(*arguments))
+        return masks[-1]
+
+    def learner(info):
+        return MLP(info.input_shape, info.n_classes, hidden=(16,), dropout=0.5)
+
+    made = engine(make, TinyStream("domain", tasks=2), learner, epochs=1, memory_size=60, **fields)
+    made.evaluate_row(0)
+    made.begin(0)
+    batches = made.batches()
+    made.strategy.step(next(batches), made.update)  # fills the memory
+    monkeypatch.setattr(dropout, "uniform", drawn)
+    made.strategy.step(next(batches), made.update)
+    assert len(masks) == passes
+    assert len({tuple(mask.flatten().tolist()) for mask in masks}) == passes

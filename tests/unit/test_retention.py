@@ -69,3 +69,23 @@ def test_retention_of_uneven_tasks() -> None:
     t, kept = retention(np.where(accuracy == 0.8, 0.05, accuracy), np.array([5, 10, 0]))
     np.testing.assert_array_equal(t, [10])  # after the third task no step had passed since the second
     assert np.isnan(kept).all()
+
+
+def test_too_few_points_are_not_told_apart() -> None:
+    """With four the corrected criterion of both curves is infinite, and the first one won."""
+    few = np.array([100.0, 200.0, 400.0, 800.0])
+    assert fit(few, power_law(few, 60.0, 0.4)[None]) is None
+    five = np.append(few, 1600.0)
+    found = fit(five, power_law(five, 60.0, 0.4)[None])
+    assert found is not None
+    assert found.curve == "power law"
+    assert found.advantage > 4
+
+
+def test_an_interval_needs_points_without_each_replica() -> None:
+    kept = np.full((3, len(STEPS)), np.nan)
+    kept[1] = exponential(STEPS, 0.25, 400.0)
+    found = fit(STEPS, kept)
+    assert found is not None
+    assert found.half_life == pytest.approx(400 * np.log(3), rel=1e-3)
+    assert np.isnan([found.low, found.high]).all()
