@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.func import functional_call, grad
 
 from cl.batch import Batch
+from cl.transform import transformed
 
 if TYPE_CHECKING:
     from cl.strategy import Strategy
@@ -34,7 +35,13 @@ def reference_gradients(strategy: "Strategy", grads: Gradients, batch: Batch, va
         logits = functional_call(strategy, (values, statistics), ("logits", batch.x, batch.task))
         return torch.where(valid, strategy.per_sample(logits, batch), 0.0).sum() / valid.sum().clamp_min(1)
 
-    return {n: g.detach() for n, g in grad(loss)(values, statistics).items()}
+    if torch.compiler.is_compiling() or transformed():
+        return {n: g.detach() for n, g in grad(loss)(values, statistics).items()}
+    # Outside of a transform products may use the quicker library (`cl.products`), and autograd is called sooner.
+    with torch.enable_grad():
+        leaves = {n: v.requires_grad_() for n, v in values.items()}
+        found = torch.autograd.grad(loss(leaves, statistics), list(leaves.values()), allow_unused=True)
+    return {n: torch.zeros_like(v) if g is None else g for (n, v), g in zip(values.items(), found, strict=True)}
 
 
 def flatten(grads: Gradients, names: Iterable[str]) -> Tensor:
