@@ -15,6 +15,7 @@ from cl.hooks import check_hooks
 from cl.learners.base import stream_facts
 from cl.learners.causal import looks_ahead
 from cl.measures.base import Measure
+from cl.own import check_learner, check_stream, ours
 from cl.seeding import seeded
 from cl.settings import Settings
 from cl.strategy import Strategy
@@ -49,6 +50,8 @@ def build_stream(config: Config, settings: Settings, device: torch.device) -> St
     if not isinstance(stream, Stream):
         found = type(stream).__name__
         raise ConfigError(f"Expected `stream._target_` a subclass of cl.streams.base.Stream, got {found}")
+    if not ours(type(stream)):
+        check_stream(stream)
     return stream
 
 
@@ -72,6 +75,8 @@ def build_strategy(config: Config, stream: Stream, device: torch.device) -> Stra
             )
     with seeded(info.seed, "learner"):
         learner = construct(config["learner"], "learner", **facts)
+    if not ours(type(learner)):
+        check_learner(learner, info)
     if stream.language and looks_ahead(learner, info):
         raise ConfigError(
             f"Expected `learner` whose outputs depend on no later step where the next character is asked for "

@@ -279,6 +279,8 @@ def _describe(hint: Any) -> str:
     if hint is None or hint is type(None):
         return "null"
     if origin in (list, tuple, Sequence):
+        if origin is tuple and arguments and arguments[-1] is not ...:
+            return f"a list of {len(arguments)}, each {' or '.join(dict.fromkeys(map(_describe, arguments)))}"
         return f"a list, each {_describe(arguments[0])}" if arguments else "a list"
     if origin in (dict, Mapping):
         return "a mapping"

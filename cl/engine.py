@@ -21,7 +21,7 @@ from cl.finite import bad_loss, check_answers, loss_error
 from cl.measures.base import Measure, merged
 from cl.results import Array, Results
 from cl.returned import data_of, scalar
-from cl.seeding import step_keys
+from cl.seeding import derive, drawing, seeded, step_keys
 from cl.stopping import EarlyStopping
 from cl.strategy import Strategy
 from cl.streams.base import Stream, TrainingView
@@ -137,6 +137,10 @@ class Engine:
 
     def begin(self, k: int) -> None:
         """Prepare task k: strategy, data, optimiser and schedule; a loaded state overwrites all of it."""
+        with seeded(self.seed, "own, beginning", k):
+            self._begin(k)
+
+    def _begin(self, k: int) -> None:
         started = time.perf_counter()
         check_answers(self.strategy, k, self.accuracy[k], self.loss[k])
         strategy, task = self.strategy, self.stream[k]
@@ -197,8 +201,14 @@ class Engine:
 
     def train(self) -> None:
         """Run the steps of a task in blocks; a block ends at a curve point, an epoch or after `BLOCK` steps."""
+        with drawing(self.device):
+            self._train()
+
+    def _train(self) -> None:
         started, evaluating = time.perf_counter(), self.seconds["evaluate"]
         for batch in self.batches():
+            if self.step == self.block:  # nothing here draws from torch's own generator, but a class of a user's may
+                torch.manual_seed(derive(self.seed, "own", self.task, self.step))
             if self.watches:
                 self.online_scores[self.step] = self.score_before(batch)
             self.update.last = self.schedule.ends_batch(self.step)
@@ -267,7 +277,7 @@ class Engine:
         self.online_accuracy.append(self.online_scores[: self.step].cpu())
         if not self.online:
             self.strategy.eval()
-            with counted(self.strategy) as passes:
+            with counted(self.strategy) as passes, seeded(self.seed, "own, end", self.task):
                 self.strategy.end_task(self.stream[self.task])
             self.passes.add(passes)
             self.strategy.train()
@@ -282,7 +292,9 @@ class Engine:
     def evaluate_row(self, row: int) -> None:
         """Measure all tasks: row 0 before training, row k after task k (1-based)."""
         started = time.perf_counter()
-        self.record_row(row, *self.evaluator.row(self.strategy), time.perf_counter() - started)
+        with seeded(self.seed, "own, evaluation", row):
+            found = self.evaluator.row(self.strategy)
+        self.record_row(row, *found, time.perf_counter() - started)
 
     def record_row(self, row: int, accuracy: Array, loss: Array, seconds: float) -> None:
         """Keep a row of the accuracy matrix: accuracy (K,) and loss (K,), and how long it took."""

@@ -31,6 +31,8 @@ _OUTSIDE = ("seed", "replicas", "output", "name", "group", "tags", "resume", "tr
 def config_hash(config: Mapping[str, Any]) -> str:
     """Return 8 hexadecimal digits that name what a run computes: equal for the seeds of one configuration."""
     inside = {k: v for k, v in read_anyhow(config).items() if k not in _OUTSIDE}
+    if isinstance(choices := inside.get("choices"), dict):
+        inside["choices"] = {group: name for group, name in choices.items() if group not in _OUTSIDE}
     return hashlib.blake2b(json.dumps(inside, sort_keys=True).encode(), digest_size=4).hexdigest()
 
 

@@ -6,6 +6,7 @@ from functools import cache
 
 from cl.build import warn_once
 from cl.errors import ConfigError
+from cl.own import ours
 from cl.strategy import Strategy
 
 ALIKE = 0.85  # likeness of two names, see `difflib`: end_tasks and end_task have .94, losses and loss .8
@@ -35,12 +36,8 @@ def check_hooks(kind: type[Strategy]) -> None:
             raise ConfigError(
                 f"Expected {kind.__name__}.{name} to take ({asked}), got {name}{inspect.signature(method)}"
             ) from error
-    own = [base for base in kind.__mro__ if issubclass(base, Strategy) and not _ours(base)]
+    own = [base for base in kind.__mro__ if issubclass(base, Strategy) and not ours(base)]
     for name in sorted({n for base in own for n, f in vars(base).items() if inspect.isfunction(f)} - set(hooks())):
         near = difflib.get_close_matches(name, hooks(), 1, ALIKE)
         if near and getattr(kind, near[0]) is getattr(Strategy, near[0]):
             warn_once(f"{kind.__name__}.{name} is no hook of a strategy (did you mean {near[0]}?)")
-
-
-def _ours(kind: type) -> bool:
-    return kind.__module__.partition(".")[0] in ("cl", "strategies")

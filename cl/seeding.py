@@ -53,6 +53,13 @@ def seeded(seed: int, purpose: str, *indices: int) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def drawing(device: torch.device) -> Iterator[None]:
+    """Put the state of torch's global generators, of the CPU and of `device`, back after the block."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
+
+
 def _mix(z: Tensor) -> Tensor:
     for shift, mask, factor in ((30, 0x3FFFFFFFF, _MIX_1), (27, 0x1FFFFFFFFF, _MIX_2)):
         z = (z >> shift).bitwise_and_(mask).bitwise_xor_(z).mul_(factor)  # in place: one pass less of new memory each

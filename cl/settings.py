@@ -91,7 +91,7 @@ class Settings:
                 kind = nested[field.name]
                 names = [inner.name for inner in fields(kind)]
                 whole = isinstance(value, Mapping) and all(name in value for name in names)
-                expect(whole, field.name, f"a block with {names}", value)
+                expect(whole and set(value) == set(names), field.name, f"a block with {names}", value)
                 for inner in fields(kind):
                     check_type(value[inner.name], inner.type, f"{field.name}.{inner.name}")
                 values[field.name] = kind(**value)

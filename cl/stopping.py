@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
+from cl.batch import Batch
+from cl.returned import returned
 from cl.strategy import Strategy
 from cl.streams.data import Data
 
@@ -28,9 +31,15 @@ class EarlyStopping:
         self.strategy.eval()
         with torch.no_grad():
             batches = (batch for split in self.splits for batch in split.in_order(1000))
-            total = sum(float(self.strategy.validation_loss(batch).sum()) for batch in batches)
+            total = sum(float(self._losses(batch).sum()) for batch in batches)
         self.strategy.train()
         loss = total / sum(len(split) for split in self.splits)
         better = loss < self.best
         self.best, self.waited = (loss, 0) if better else (self.best, self.waited + 1)
         return self.waited >= self.patience
+
+    def _losses(self, batch: Batch) -> Tensor:
+        found: object = self.strategy.validation_loss(batch)
+        if not isinstance(found, Tensor) or found.shape != batch.y.shape[:1]:
+            raise returned(self.strategy, "validation_loss", f"a tensor of {len(batch.y)} losses", found)
+        return found

@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cl.build import Config
+from cl.build import Config, warn_once
 from cl.cli.places import conf_folder
 from cl.errors import ConfigError, LetheError, closest, expect, nearest
 from cl.settings import GROUPS, SETTINGS, SEVERAL
@@ -111,11 +111,12 @@ def plain(config: DictConfig, choices: Mapping[str, Any]) -> Config:
     resolved = OmegaConf.to_container(copy, resolve=True, throw_on_missing=True)
     assert isinstance(resolved, dict)
     known = [*GROUPS, *SETTINGS]
-    for key in (k for k in map(str, resolved) if k not in known):  # others may be there for ${...}
-        if near := difflib.get_close_matches(key, known, 1, ALIKE):
-            raise ConfigError(
-                f"Expected `{key}` to be a key of the configuration, got +{key} (did you mean {near[0]}?)"
-            )
+    written = OmegaConf.to_yaml(copy)
+    for key in (k for k in map(str, resolved) if k not in known):
+        if near := _meant(key, known, resolved):
+            raise ConfigError(f"Expected `{key}` to be a key of the configuration, got +{key} (did you mean {near}?)")
+        if not re.search(rf"\$\{{{re.escape(key)}\b", written):  # else it is there for ${...}
+            warn_once(f"+{key} has no effect: no key of the configuration, and nothing refers to ${{{key}}}")
     for key in (k for k in SETTINGS if k not in resolved):
         raise ConfigError(f"Expected `{key}` to be given, got ~{key}")
     for group in (g for g in GROUPS if g not in resolved):  # group=[]
@@ -127,6 +128,15 @@ def plain(config: DictConfig, choices: Mapping[str, Any]) -> Config:
         if target != _target_of(group, named[group]):  # the user's own class under another yaml's name
             named[group] = str(target).rpartition(".")[2]
     return {**{str(k): v for k, v in resolved.items()}, "choices": named}
+
+
+def _meant(key: str, known: Sequence[str], config: Mapping[Any, Any]) -> str | None:
+    """Return the key that somebody may have meant who typed one that does not exist, or None."""
+    if near := difflib.get_close_matches(key.lower(), known, 1, ALIKE):
+        return near[0]
+    blocks = {group: config[group] for group in GROUPS if isinstance(config.get(group), Mapping)}
+    places = [f"{group}.{field}" for group, fields in blocks.items() for field in fields]
+    return next((place for place in places if place.partition(".")[2] == key.lower()), None)
 
 
 def _target_of(group: str, choice: str) -> Any:

@@ -1,5 +1,7 @@
 """Dropout whose masks are a function of the step's key, so that it is the same in a loop, a population and a resume."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +18,7 @@ class Dropout(nn.Module):
     """
 
     dropout_key: Tensor
+    rebuilt: ClassVar[tuple[str, ...]] = ("calls",)  # counted anew in every step
 
     def __init__(self, p: float, channels: bool = False) -> None:
         super().__init__()

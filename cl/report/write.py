@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cl.comparison import tidy
+from cl.errors import ConfigError
 from cl.files import atomic_path
 from cl.groups import group
 from cl.report import content, forgotten, page
@@ -25,13 +26,17 @@ def write_report(folders: Sequence[Path], out: Path, title: str = "", figures: b
 
     Raises:
         DataError: there is no run folder.
+        ConfigError: `out` cannot be made.
     """
     runs = [load(folder) for folder in find(folders)]
     groups = group(runs)
     blocks = content.blocks(groups)
     now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     made = f"{len(runs)} runs read on {now}"
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"Expected `--out` a folder that can be written, got {out} ({error.strerror})") from error
     heading = title or f"Forgetting in {', '.join(b.stream for b in blocks) or out.resolve().name}"
     with atomic_path(out / "report.html") as path:
         path.write_text(page.render(blocks, groups, runs, made, heading), encoding="utf-8")

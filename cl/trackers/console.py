@@ -87,8 +87,10 @@ class Console(Tracker):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-        done = results.accuracy[0, int(np.isfinite(results.accuracy[0]).all(1).sum()) - 1]
-        self._print(f"{status} after {clock(time.monotonic() - self._started)}, mean accuracy {done.mean():.3f}")
+        k = int(np.isfinite(results.accuracy[0]).all(1).sum()) - 1
+        known = f"mean accuracy {results.accuracy[0, k, :k].mean():.3f}" if k > 0 else "no task learned"
+        known += f" on {k} of {self._tasks()} tasks" if 0 < k < self._tasks() else ""
+        self._print(f"{status} after {clock(time.monotonic() - self._started)}, {known}")
 
     def _tasks(self) -> int:
         return 0 if self._facts is None else self._facts.info.n_tasks

@@ -86,3 +86,10 @@ def test_never_overwrites(tmp_path):
         write_strategy("mine", None, tmp_path)
     assert (tmp_path / "mine.py").read_text() == "precious"
     assert list(tmp_path.iterdir()) == [tmp_path / "mine.py"]
+
+
+@pytest.mark.parametrize("name", ["random", "torch", "cl"])
+def test_the_name_of_a_module_is_refused(tmp_path, name):
+    with pytest.raises(ConfigError, match=f"`name` not of a module that Python can import already, got '{name}'"):
+        write_strategy(name, None, tmp_path)
+    assert not list(tmp_path.iterdir())

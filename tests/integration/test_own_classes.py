@@ -183,3 +183,42 @@ def test_lists_show_the_user_s_own(here, capsys):
     assert main(["list", "strategies"]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.split() == ["own", "(conf/strategy/own.yaml)"]
+
+
+def test_dropout_that_ships_is_not_taken_for_lost_state(here, caplog, capsys):
+    code, told = lethe(capsys, here("pass", "dropout"), "learner.dropout=0.5", "learner.input_dropout=0.2")
+    assert (code, told) == (0, [])
+    assert not [r for r in caplog.records if "checkpoint holds" in r.getMessage()]
+
+
+def test_runs_of_different_versions_of_a_class_are_told_by_compare(here, tmp_path, capsys):
+    word = here("pass", "compared")
+    lethe(capsys, word, "seed=0", "group=versions", f"output={tmp_path}")
+    assert main(["compare", str(tmp_path / "versions")]) == 0
+    assert "different versions" not in capsys.readouterr().out
+    (file,) = tmp_path.glob("own_*.py")
+    file.write_text(file.read_text() + "\n# another version\n")
+    lethe(capsys, word, "seed=1", "group=versions", f"output={tmp_path}")
+    assert main(["compare", str(tmp_path / "versions")]) == 0
+    assert "Made by different versions of your classes: own" in capsys.readouterr().out.replace("\n", " ")
+
+
+@pytest.mark.parametrize("group", ["learner", "stream"])
+def test_a_part_of_one_s_own_that_does_not_fit_is_one_line(group, here, tmp_path, capsys):
+    """Before a folder is made."""
+    here("pass", "parts")
+    (tmp_path / "parts.py").write_text(
+        "from cl.learners.mlp import MLP\nfrom cl.streams import TaskStream\n"
+        "class Short(MLP):\n    def forward(self, x, gates=None): return super().forward(x, gates)[:, :3]\n"
+        "class Nameless(TaskStream):\n    def fingerprint(self): return None\n"
+    )
+    folder = tmp_path / "conf" / group
+    folder.mkdir(parents=True)
+    fields = "defaults: [split_digits]\n" if group == "stream" else ""
+    name = {"learner": "Short", "stream": "Nameless"}[group]
+    (folder / "own_part.yaml").write_text(f"{fields}_target_: parts.{name}\n")
+    code, told = lethe(capsys, f"{group}=own_part", f"output={tmp_path / 'none'}")
+    assert (code, len(told)) == (2, 1)
+    said = {"learner": "Short to return logits (2, 10) of two samples, got (2, 3)", "stream": "Nameless.fingerprint"}
+    assert said[group] in told[0]
+    assert not (tmp_path / "none").exists()

@@ -8,6 +8,7 @@ import pytest
 from cl.cli.compose import compose
 from cl.cli.sweep import sweep
 from cl.errors import ConfigError
+from cl.settings import Settings
 
 SMALL = "{_target_:cl.streams.sources.Several,sources:[{_target_:cl.streams.sources.MNIST}],size:14}"
 
@@ -142,3 +143,25 @@ def test_a_yaml_made_of_a_shipped_one_keeps_its_name(tmp_path, monkeypatch):
     assert config["strategy"]["strength"] == 5.0
     assert config["strategy"]["_target_"] == "strategies.ewc.EWC"
     assert compose(["strategy=firm", "strategy._target_=mine.Own"])["choices"]["strategy"] == "Own"
+
+
+@pytest.mark.parametrize(
+    ("word", "near"), [("+epochs=5", "training.epochs"), ("+Seed=3", "seed"), ("+LR=1", "optimizer.lr")]
+)
+def test_a_new_key_that_was_meant_for_a_known_one_is_refused(word, near):
+    with pytest.raises(ConfigError, match=rf"got \{word.partition('=')[0]} \(did you mean {near}\?\)"):
+        compose([word])
+
+
+def test_a_new_key_that_nothing_refers_to_is_told(caplog):
+    compose(["+width=30", "learner.hidden=[${width}]"])
+    assert not caplog.records
+    compose(["+foo=1"])
+    assert [r.message.partition(":")[0] for r in caplog.records] == ["+foo has no effect"]
+
+
+@pytest.mark.parametrize("word", ["+checkpoint.hours=3", "+data.x=1"])
+def test_a_new_key_in_a_block_of_settings_is_refused(word):
+    block = word[1:].partition(".")[0]
+    with pytest.raises(ConfigError, match=rf"^Expected `{block}` a block with \["):
+        Settings.of(compose([word]))

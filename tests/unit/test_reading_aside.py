@@ -24,3 +24,10 @@ def test_workers_and_prefetch_are_aside(wrap, what):
 def test_other_hashes_stay_as_they_were():
     plain = {"seed": 3, "stream": {"source": {"path": "a"}}, "choices": {"stream": "x"}}
     assert config_hash(plain) == "be412c2e"
+
+
+def test_trackers_are_aside_also_where_one_was_chosen():
+    choices = {"stream": "split_digits", "strategy": "ewc"}
+    plain = config_hash({"seed": 0, "choices": choices})
+    assert config_hash({"seed": 0, "tracker": {}, "choices": {**choices, "tracker": "none"}}) == plain
+    assert config_hash({"seed": 0, "choices": {**choices, "learner": "mlp"}}) != plain

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from cl.engine import Engine
+from cl.errors import ConfigError
 from cl.evaluator import EvaluationOptions
 from cl.seeding import seeded
 from cl.stopping import EarlyStopping
@@ -89,3 +90,14 @@ def test_a_task_ends_after_so_many_epochs_without_a_better_loss(losses, waits):
     assert stopping.best == np.nanmin(losses)
     assert not EarlyStopping(None, [split], strategy).should_stop()
     assert not EarlyStopping(2, [], strategy).should_stop()
+
+
+def test_a_loss_of_another_shape_is_refused():
+    class Mean(Naive):
+        def validation_loss(self, batch):
+            return super().validation_loss(batch).mean()
+
+    engine = make(Mean)
+    engine.begin(0)
+    with pytest.raises(ConfigError, match=r"Mean\.validation_loss to return a tensor of 20 losses, got a tensor of sh"):
+        engine.stopping.should_stop()

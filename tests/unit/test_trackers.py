@@ -210,3 +210,17 @@ def test_no_tracker_changes_a_run(tmp_path):
     np.testing.assert_array_equal(plain.results().train_loss, watched.results().train_loss)
     rows = [e for e in read_events(tmp_path) if e["event"] == "row"]
     np.testing.assert_array_equal([r["accuracy"] for r in rows], plain.accuracy)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"), [(1, "no task learned"), (2, "mean accuracy 0.900 on 1 of 3 tasks"), (4, "mean accuracy 0.500")]
+)
+def test_the_last_line_is_of_the_tasks_that_were_learned(rows, said, capsys):
+    found = results()
+    accuracy = np.full_like(found.accuracy, np.nan)
+    accuracy[:, :rows] = 0.5
+    accuracy[:, 1:rows, 0] = 0.9 if rows == 2 else 0.5
+    tracker = Console(every=1e9)
+    tracker.start(facts())
+    tracker.finish(replace(found, accuracy=accuracy), "interrupted")
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f", {said}")

@@ -192,6 +192,9 @@ def _show(
     unfinished = [g.label for g in groups if not g.finished]
     if unfinished:
         console.print(f"Unfinished, as far as they got: {', '.join(unfinished)}")
+    mixed = [g.label for g in groups if len({r.environment.get("own_code") for r in g.runs} - {None}) > 1]
+    if mixed:
+        console.print(f"Made by different versions of your classes: {', '.join(mixed)}")
     if left_out:
         console.print(f"{left_out} run(s) left out (failed, unfinished or repeated); `lethe report` says which and why")
 

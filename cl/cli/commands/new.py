@@ -1,6 +1,7 @@
 """Write a new strategy that already passes every check: its class, its yaml and its test."""
 
 import argparse
+import importlib.util
 import keyword
 import re
 from pathlib import Path
@@ -38,6 +39,9 @@ def write_strategy(name: str, folder: Path | None, here: Path) -> list[Path]:
     """
     expect(re.fullmatch(r"[a-z][a-z0-9_]*", name) is not None, "name", "lower-case letters, digits and _", name)
     expect(not keyword.iskeyword(name), "name", "no word of Python's own", name)
+    taken = importlib.util.find_spec(name)
+    theirs = taken is not None and not Path(taken.origin or "/").resolve().is_relative_to(here.resolve())
+    expect(not theirs, "name", "not of a module that Python can import already", name)
     ours = conf_folder() == here / "conf"
     if not ours:
         expect(not (conf_folder() / "strategy" / f"{name}.yaml").exists(), "name", "not of a strategy that ships", name)
