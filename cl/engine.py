@@ -70,6 +70,8 @@ class Engine:
         self.strategy, self.stream, self.options = strategy, stream, training
         self.make_scheduler, self.trackers, self.pause = make_scheduler, list(trackers), pause
         self.measures = list(measures)
+        for measure in self.measures:
+            measure.check(strategy)
         self.seed = stream.info.seed
         self.online = stream.info.scenario == "online"
         self.device = strategy.active.device

@@ -77,11 +77,11 @@ class Distance(Measure):
         expect(isinstance(states, bool), "measures.distance.states", "true or false", states)
         self.probes, self.distances, self.states = probes, [int(d) for d in distances], states
 
-    def start(self, strategy: Strategy, stream: Stream) -> None:
-        """Look at the untrained network.
+    def check(self, strategy: Strategy) -> None:
+        """Refuse a learner that reads no sequences.
 
         Raises:
-            ConfigError: the learner reads no sequences.
+            ConfigError: it does not.
         """
         if not isinstance(strategy.learner, SequenceLearner):
             name = type(strategy.learner).__name__
@@ -89,6 +89,9 @@ class Distance(Measure):
                 f"Expected `learner` that reads sequences (gru, transformer, ...), got {name}; or leave `distance` out "
                 "of `measures`"
             )
+
+    def start(self, strategy: Strategy, stream: Stream) -> None:
+        """Look at the untrained network."""
         self.state = {"then": [], "counts": getattr(stream, "counts", None)}
         self._look(0, strategy, stream)
 

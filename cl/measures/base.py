@@ -79,6 +79,9 @@ class Measure:
         self.state: dict[str, Any] = {}
         self._noted = False
 
+    def check(self, strategy: Strategy) -> None:
+        """Refuse, before a run begins, a strategy or learner that it cannot look at, by a ConfigError."""
+
     def start(self, strategy: Strategy, stream: Stream) -> None:
         """Look at the untrained strategy."""
 

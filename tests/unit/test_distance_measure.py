@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cl import objectives
+from cl.cli.main import main
 from cl.distance import attention, gates, gradients
 from cl.distance.measure import Distance
 from cl.engine import Engine
@@ -151,7 +152,7 @@ def test_networks_that_read_no_sequences_are_refused_before_training():
     stream = TinyStream("domain")
     learner = MLP(stream.info.input_shape, 2, hidden=(4,))
     with pytest.raises(ConfigError, match="learner"):
-        Distance().start(Strategy(learner, stream.info), stream)
+        Distance().check(Strategy(learner, stream.info))
 
 
 SMALL = {"samples": 20, "test_samples": 12}
@@ -295,3 +296,9 @@ def test_a_strategy_that_says_no_network_is_asked_for_recall_alone(caplog):
 def test_impossible_numbers(wrong):
     with pytest.raises(ConfigError, match=rf"measures\.distance\.{next(iter(wrong))}"):
         Distance(**wrong)
+
+
+def test_a_learner_that_reads_no_sequences_is_refused_before_the_run(tmp_path, capsys):
+    assert main(["train", "measures=distance", f"output={tmp_path / 'none'}"]) == 2
+    assert capsys.readouterr().err.startswith("error: Expected `learner` that reads sequences")
+    assert not (tmp_path / "none").exists()
