@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 Array = NDArray[np.float64]
+ERROR = "squared error"
 LISTED = 10  # accuracies of more tasks than this are summed up
 
 
@@ -78,7 +79,8 @@ class Console(Tracker):
         if k == 0 or (self._worker and now - self._last < self.every):
             return
         self._last = now
-        self._print(f"task {k}/{self._tasks()} done: {row_text(accuracy[:k])}")
+        told = row_text(loss[:k], ERROR) if self._real() else row_text(accuracy[:k])
+        self._print(f"task {k}/{self._tasks()} done: {told}")
         if self._bar is not None and self._bar_id is not None:
             self._bar.update(self._bar_id, completed=k)
 
@@ -88,9 +90,14 @@ class Console(Tracker):
             self._bar.stop()
             self._bar = None
         k = int(np.isfinite(results.accuracy[0]).all(1).sum()) - 1
-        known = f"mean accuracy {results.accuracy[0, k, :k].mean():.3f}" if k > 0 else "no task learned"
+        name, table = (ERROR, results.loss) if self._real() else ("accuracy", results.accuracy)
+        known = f"mean {name} {table[0, k, :k].mean():.3f}" if k > 0 else "no task learned"
         known += f" on {k} of {self._tasks()} tasks" if 0 < k < self._tasks() else ""
         self._print(f"{status} after {clock(time.monotonic() - self._started)}, {known}")
+
+    def _real(self) -> bool:
+        """Whether numbers are predicted, of which the error says more than the share that is right."""
+        return self._facts is not None and self._facts.info.target == "real"
 
     def _tasks(self) -> int:
         return 0 if self._facts is None else self._facts.info.n_tasks
@@ -120,18 +127,18 @@ class Console(Tracker):
             print(f"{name}: {text}", file=sys.stderr, flush=True)
 
 
-def row_text(accuracy: Array) -> str:
-    """Return the accuracy on the tasks seen as text: each of them, or their range where they are many.
+def row_text(values: Array, name: str = "accuracy") -> str:
+    """Return the accuracy, or what `name` says, on the tasks seen as text: each, or their range where they are many.
 
     >>> row_text(np.array([0.75, 1.0]))
     'accuracy 0.750 1.000, mean 0.875'
     >>> row_text(np.linspace(0, 1, 21))
     'accuracy 0.000 to 1.000 (newest 1.000), mean 0.500'
     """
-    mean = f"mean {accuracy.mean():.3f}"
-    if len(accuracy) <= LISTED:
-        return f"accuracy {' '.join(f'{a:.3f}' for a in accuracy)}, {mean}"
-    return f"accuracy {accuracy.min():.3f} to {accuracy.max():.3f} (newest {accuracy[-1]:.3f}), {mean}"
+    mean = f"mean {values.mean():.3f}"
+    if len(values) <= LISTED:
+        return f"{name} {' '.join(f'{v:.3f}' for v in values)}, {mean}"
+    return f"{name} {values.min():.3f} to {values.max():.3f} (newest {values[-1]:.3f}), {mean}"
 
 
 def clock(seconds: float) -> str:

@@ -13,7 +13,7 @@ import pytest
 from cl.errors import ConfigError
 from cl.results import Results
 from cl.testing import TinyStream, train
-from cl.testing.tiny import engine
+from cl.testing.tiny import TinySequences, engine
 from cl.trackers.base import RunFacts, Tracker
 from cl.trackers.console import Console, clock
 from cl.trackers.files import Files, read_events
@@ -224,3 +224,14 @@ def test_the_last_line_is_of_the_tasks_that_were_learned(rows, said, capsys):
     tracker.start(facts())
     tracker.finish(replace(found, accuracy=accuracy), "interrupted")
     assert capsys.readouterr().err.splitlines()[-1].endswith(f", {said}")
+
+
+def test_predicted_numbers_are_told_in_squared_errors(capsys):
+    made = facts()
+    tracker = Console(every=0)
+    tracker.start(replace(made, info=TinySequences("real", "domain", tasks=3).info))
+    tracker.row(2, 8, np.zeros(3), np.array([0.5, 0.25, 1.0]))
+    tracker.finish(replace(results(), loss=np.full((1, 4, 3), 0.125)), "complete")
+    row, last = capsys.readouterr().err.splitlines()[1:]
+    assert row.endswith("task 2/3 done: squared error 0.500 0.250, mean 0.375")
+    assert last.endswith(", mean squared error 0.125")
