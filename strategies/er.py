@@ -135,11 +135,17 @@ class ER(Strategy):
 
     def remember(self, batch: Batch, aux: Aux) -> None:
         """Offer the batch to the memory."""
+        self.memory.add(self.kept(batch, aux), batch.key, self.group_of(batch))
+
+    def group_of(self, batch: Batch) -> Tensor | None:
+        """Return the group of each sample, (B,), or None where the memory has one."""
+        if self.groups in ("none", "class"):
+            return batch.y if self.groups == "class" else None
         task = self.tasks_seen.expand(len(batch.y))
+        if self.groups == "task":
+            return task
         pairs = self.task_classes.flatten().cumsum(0) - 1  # numbers those that occur: (K * C,)
-        both = pairs[task * self.info.n_classes + batch.y] if self.groups == "both" else None
-        group = {"none": None, "class": batch.y, "task": task, "both": both}[self.groups]
-        self.memory.add(self.kept(batch, aux), batch.key, group)
+        return pairs[task * self.info.n_classes + batch.y]
 
     def kept(self, batch: Batch, aux: Aux) -> Fields:
         """Return what is stored of a batch: (B, ...) for every field of the memory."""

@@ -201,11 +201,8 @@ class Shares(Memory):
     def count(self, group: Tensor) -> Tensor:
         """Count a batch (B,) of groups; return how many of its group came up to and including each sample: (B,)."""
         index = torch.arange(len(group), device=group.device)
-        if self.groups == 1:
-            number = self.seen + index + 1
-        else:
-            before = (group[None, :] == group[:, None]) & (index[None, :] <= index[:, None])
-            number = self.seen[group] + before.sum(1)
+        before = (group[None, :] == group[:, None]) & (index[None, :] <= index[:, None])
+        number = self.seen[group] + before.sum(1)
         self.seen += (group[:, None] == torch.arange(self.groups, device=group.device)).sum(0)
         return number
 
@@ -215,10 +212,15 @@ class Shares(Memory):
 
     def add(self, values: Fields, key: Tensor, group: Tensor | None = None) -> None:
         """Offer a batch of samples, in order; see `Memory.add`."""
-        if group is None:
-            group = torch.zeros(len(values[self.names[0]]), dtype=torch.long, device=self.seen.device)
-        place = self.place(self.count(group), key)
-        self.write(group * self.share + place, place < self.share, values)
+        if self.groups == 1:
+            size = len(values[self.names[0]])
+            place = self.place(self.seen + torch.arange(1, size + 1, device=self.seen.device), key)
+            self.seen += size
+            self.write(place, place < self.share, values)
+        else:
+            assert group is not None, "a memory of several groups needs those of the samples"
+            place = self.place(self.count(group), key)
+            self.write(group * self.share + place, place < self.share, values)
 
 
 def repeated(slots: Tensor, valid: Tensor) -> Tensor:
