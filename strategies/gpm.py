@@ -97,6 +97,9 @@ class GPM(Strategy):
                     "Expected `learner` of linear, convolution and normalisation layers for gradient projection, got "
                     f"{type(layer).__name__}"
                 )
+        if not self.projected:
+            name = type(learner).__name__
+            raise ConfigError(f"Expected `learner` with a layer that tasks share for gpm, got {name} without any")
         n = len(self.projected)
         for field, given in (("threshold", threshold), ("samples", samples)):
             expect(len(each(given, n)) == n, f"strategy.{field}", f"one number, or {n} for {n} layers", given)

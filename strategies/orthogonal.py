@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from cl.errors import expect
+from cl.errors import ConfigError, expect
 from cl.learners.base import Learner
 from cl.strategy import Paper, Strategy
 from cl.streams.base import StreamInfo
@@ -46,8 +46,12 @@ class Orthogonal(Strategy):
         expect(strength >= 0, "strategy.strength", ">= 0", strength)
         expect(weights in WEIGHTS, "strategy.weights", f"in {list(WEIGHTS)}", weights)
         self.strength, self.weights = strength, weights
-        rule = f"'all' for {type(learner).__name__}, which has no weights from state to state"
-        expect(len(self.matrices()) > 0, "strategy.weights", rule, weights)
+        kind = type(learner).__name__
+        if any(p.dim() > 1 for p in learner.blocks.parameters()):
+            rule = f"'all' for {kind}, which has no weights from state to state"
+            expect(len(self.matrices()) > 0, "strategy.weights", rule, weights)
+        else:
+            raise ConfigError(f"Expected `learner` with hidden layers for orthogonal, got {kind} without any")
 
     def matrices(self) -> list[Tensor]:
         """Return the weights that are kept near orthogonal, each (rows, columns)."""

@@ -23,9 +23,8 @@ def chain(learner: Learner, who: str) -> list[Layer]:
     found = [[m for m in part.modules() if isinstance(m, Layer)] for part in (*learner.blocks, learner.head)]
     widths = [layers[-1].weight.shape[0] for layers in found[:-1] if layers]
     if any(len(layers) != 1 for layers in found) or widths != list(learner.widths):
-        raise ConfigError(
-            f"Expected `learner` with one weight layer a block (mlp, cnn) for {who}, got {type(learner).__name__}"
-        )
+        kind = type(learner).__name__ if all(found) else f"{type(learner).__name__} without hidden layers"
+        raise ConfigError(f"Expected `learner` with one weight layer a block (mlp, cnn) for {who}, got {kind}")
     return [layers[0] for layers in found]
 
 

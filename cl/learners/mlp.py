@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from cl.errors import expect
 from cl.learners import layers
 from cl.learners.base import Learner
 from cl.learners.dropout import dropout as make_dropout
@@ -16,7 +17,7 @@ class MLP(Learner):
     Args:
         input_shape: shape of one sample; it is flattened.
         n_classes: outputs C of the head.
-        hidden: units of each hidden layer, e.g. (400, 400).
+        hidden: units of each hidden layer, e.g. (400, 400); () for a linear model.
         activation, norm, init: names in `cl.learners.layers`.
         init_std, init_bias: see `layers.initialise`.
         dropout: probability for hidden units, in [0, 1).
@@ -45,13 +46,19 @@ class MLP(Learner):
         parameters: int | None = None,
     ) -> None:
         super().__init__(head)
-        given = layers.sizes("learner.hidden", hidden)
+        given = layers.sizes("learner.hidden", hidden, empty=True)
+        expect(bool(given) or parameters is None, "learner.parameters", "null without hidden layers", parameters)
         inputs = make_dropout(input_dropout, name="learner.input_dropout")
 
         def build(total: int) -> None:
             self.widths = layers.scaled(given, total)
             fan_in = math.prod(input_shape)
             self.blocks = nn.ModuleList()
+            if not given:  # a linear model: its only block hands the inputs on
+                self.widths, self.last = (fan_in,), nn.Sequential()
+                self.blocks.append(nn.Sequential(nn.Flatten(), *inputs))
+                self.head = nn.Linear(fan_in, n_classes, bias=head_bias)
+                return
             for i, width in enumerate(self.widths):
                 block: list[nn.Module] = [nn.Flatten(), *inputs] if i == 0 else make_dropout(dropout)
                 block += [nn.Linear(fan_in, width, bias=bias), *layers.norm(norm, width), layers.activation(activation)]

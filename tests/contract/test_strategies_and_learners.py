@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from torch import nn
 
 from cl.build import construct
 from cl.cli.compose import compose
@@ -190,3 +191,25 @@ def test_padding_never_changes_what_is_learned(name, kind, double):
             assert ".memory." in f".{key}"
             other = other[:, : value.shape[1]]
         torch.testing.assert_close(other, value, rtol=1e-6, atol=1e-9)
+
+
+def linear(info):
+    return MLP(info.input_shape, info.n_classes, hidden=())
+
+
+NO_HIDDEN = {"cbp", "gpm", "hat", "oml", "orthogonal", "packnet", "pruning", "usage"}  # act on hidden units or weights
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_a_linear_model_learns_or_is_refused(name):
+    strategy, fields = shipped()[name]
+    stream = TinyStream(strategy.scenarios[0], samples=40)
+    options = {"epochs": 4, **fields, **strategy.small}
+    if name in NO_HIDDEN:
+        with pytest.raises(ConfigError, match=r"^Expected `(learner|strategy\.plastic)`"):
+            engine(strategy, stream, linear, **options)
+    else:
+        made = engine(strategy, stream, linear, **options)
+        assert isinstance(made.strategy.learner.head, nn.Linear)
+        assert not list(made.strategy.learner.blocks.parameters())
+        assert np.diagonal(made.run().accuracy[0, 1:]).mean() > 0.7
