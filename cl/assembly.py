@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from cl.build import Config, as_hinted, call, check_fields, construct, locate, tell_unused
+from cl.build import Config, as_hinted, call, check_fields, construct, locate, tell_unused, warn_once
 from cl.engine import Engine
 from cl.errors import ConfigError, expect
 from cl.evaluator import EvaluationOptions
@@ -139,6 +139,9 @@ def _try(config: Config, optimizer: Any, scheduler: Any, device: torch.device) -
             for field, value in config[group].items():
                 rule, holds = RANGES.get(field, ("", None))
                 expect(holds is None or holds(value), f"{group}.{field}", rule, value)
+    given = config["optimizer"]
+    if given.get("dampening") and given.get("momentum") == 0:
+        warn_once("optimizer.dampening has no effect with optimizer.momentum=0: it needs > 0")
     trial = call(optimizer, "optimizer", params=[torch.nn.Parameter(torch.zeros(1, device=device))])
     if not isinstance(trial, torch.optim.Optimizer):
         found = type(trial).__name__

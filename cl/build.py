@@ -184,6 +184,7 @@ _RULES: dict[str, Callable[[Any], bool]] = {
     "> 0": lambda v: v > 0,
     "> 1": lambda v: v > 1,
     "given": lambda v: v is not None,
+    "not 0": lambda v: v != 0,
 }
 
 
@@ -191,7 +192,7 @@ def unused(target: Callable[..., Any], fields: Mapping[str, Any], path: str) -> 
     """Return a line for each field that was changed and has no effect beside the others.
 
     A class says so itself: in ``only_with`` (`Conditions`) each field that is not always used has the fields on which
-    that depends, each with the values it needs, or one of ``> 0``, ``> 1`` and ``given``.
+    that depends, each with the values it needs, or one of ``> 0``, ``> 1``, ``not 0`` and ``given``.
 
     Args:
         target: class or function.

@@ -53,7 +53,10 @@ class ER(Strategy):
     small: ClassVar[dict[str, Any]] = {"memory_size": 60}
 
     memory: Memory
-    only_with: ClassVar[Conditions] = {"replay_weight": {"weighting": ("sum", "share")}}
+    only_with: ClassVar[Conditions] = {
+        **{name: {"replay_batch": "not 0"} for name in ("memory_size", "memory", "draw", "weighting")},
+        "replay_weight": {"weighting": ("sum", "share"), "replay_batch": "not 0"},
+    }
 
     def __init__(
         self,

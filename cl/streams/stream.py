@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from cl.build import Conditions
+from cl.build import Conditions, warn_once
 from cl.errors import ConfigError, expect
 from cl.seeding import generator
 from cl.streams.base import SCENARIOS, Stream, StreamInfo, Task
@@ -93,6 +93,8 @@ class TaskStream(Stream):
         expect(imbalance_order in TAILS, "stream.imbalance_order", f"in {list(TAILS)}", imbalance_order)
         expect(0 <= label_noise <= 1, "stream.label_noise", "in [0, 1]", label_noise)
         expect(imbalance >= 1, "stream.imbalance", ">= 1", imbalance)
+        if selection != "drawn" and samples_per_task is None and test_samples is None:
+            warn_once(f"stream.selection={selection} has no effect without samples_per_task or test_samples")
         self.construction, self.scenario, self.validation = construction, scenario, validation
         self.samples_per_task, self.test_samples, self.selection = samples_per_task, test_samples, selection
         self.label_noise, self.imbalance, self.imbalance_order = label_noise, imbalance, imbalance_order

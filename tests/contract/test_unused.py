@@ -14,10 +14,15 @@ from cl.testing.tiny import TinyStream, state, train
 CONF = Path(__file__).parents[2] / "conf" / "strategy"
 SMALL = {"memory_size": 40}
 DRAWN = {**SMALL, "replay_batch": 8}
+NONE = {"replay_batch": 0}
 STEP, MEAN, SUM = {**SMALL, "replay": "step"}, {**DRAWN, "weighting": "mean"}, {**DRAWN, "weighting": "sum"}
 # Strategy, field, two values, settings beside which it is unused, settings beside which it is used.
 CASES = [
     *((name, "replay_weight", (0.5, 0.9), MEAN, SUM) for name in ("er", "mir", "gss")),
+    ("er", "memory_size", (40, 20), NONE, DRAWN),
+    ("er", "memory", ("reservoir", "ring"), NONE, DRAWN),
+    ("er", "draw", ("uniform", "balanced"), NONE, None),
+    ("er", "weighting", ("mean", "sum"), NONE, DRAWN),
     ("rehearsal", "replay_batch", (8, 4), SMALL, STEP),
     ("rehearsal", "draw", ("uniform", "balanced"), SMALL, None),
     ("rehearsal", "weighting", ("mean", "sum"), SMALL, STEP),

@@ -4,11 +4,13 @@ import pytest
 import torch
 
 from cl.assembly import build_engine, build_strategy, build_stream
+from cl.build import warn_once
 from cl.cli.compose import compose
 from cl.errors import ConfigError, DataError
 from cl.learners.causal import looks_ahead
 from cl.learners.recurrent import GRU
 from cl.learners.ssm import StateSpace
+from cl.run import run
 from cl.settings import Settings
 from cl.streams.base import StreamInfo
 
@@ -129,3 +131,17 @@ def test_a_seed_beside_a_list_of_seeds_is_refused():
     assert Settings.of(compose(["replicas=[3,5]"])).seeds == [3, 5]
     with pytest.raises(ConfigError, match=r"^Expected `seed` 0 beside a list of `replicas`, .* got 7$"):
         Settings.of(compose(["seed=7", "replicas=[3,5]"]))
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["optimizer=sgd", "optimizer.dampening=0.25"], "optimizer.dampening has no effect with optimizer.momentum=0"),
+        (["stream.selection=first"], "stream.selection=first has no effect without samples_per_task or test_samples"),
+    ],
+)
+def test_fields_without_effect_are_told(words, line, tmp_path, caplog):
+    warn_once.cache_clear()
+    run(compose([*words, f"output={tmp_path}", "tracker=none", "training.epochs=1"]))
+    [told] = [r.message for r in caplog.records if "has no effect" in r.message]
+    assert told.startswith(line)
