@@ -63,7 +63,7 @@ class ValidationStream(Stream):
         expect(count <= len(stream), "tasks", f"<= {len(stream)}, the tasks of the stream", count)
         self._stream = stream
         self.info = dataclasses.replace(stream.info, n_tasks=count, task_classes=stream.info.task_classes[:count])
-        self.class_names = stream.class_names[:count]
+        self.class_names, self.language = stream.class_names[:count], stream.language
 
     def __getitem__(self, k: int) -> Task:
         """Return task k."""

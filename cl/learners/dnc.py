@@ -1,11 +1,13 @@
 """Differentiable Neural Computer (Graves et al. 2016, Hybrid computing using a neural network with dynamic memory)."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cl.build import Conditions
 from cl.errors import expect
 from cl.learners.coded import Codes
 from cl.learners.memory import MemoryCell, MemoryLearner, MemoryState, content, written
@@ -114,6 +116,8 @@ class DNC(MemoryLearner):
         reads: read heads R.
         parameters: total number of parameters, which sets `hidden`; None leaves it as given.
     """
+
+    only_with: ClassVar[Conditions] = {"embedding": {"vocabulary": "> 0"}}
 
     def __init__(
         self,

@@ -1,10 +1,12 @@
 """Convolutions of several scales over time, then a recurrent network or a Transformer."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from cl.build import Conditions
 from cl.errors import expect
 from cl.learners import layers as choices
 from cl.learners.attention import POSITIONS
@@ -56,6 +58,12 @@ class Hybrid(SequenceLearner):
         dropout: probability for the inputs of recurrent layers, or for what a Transformer's parts add.
         parameters: total number of parameters, which sets `hidden` and `channels` (about a quarter of it).
     """
+
+    only_with: ClassVar[Conditions] = {
+        **{name: {"body": ("transformer",)} for name in ("heads", "position", "causal")},
+        "max_length": {"body": ("transformer",), "position": ("learned",)},
+        "embedding": {"vocabulary": "> 0"},
+    }
 
     def __init__(
         self,

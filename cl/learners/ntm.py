@@ -1,11 +1,13 @@
 """Neural Turing Machine (Graves, Wayne, Danihelka 2014)."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cl.build import Conditions
 from cl.errors import expect
 from cl.learners.coded import Codes
 from cl.learners.memory import MemoryCell, MemoryLearner, MemoryState, content, written
@@ -83,6 +85,8 @@ class NTM(MemoryLearner):
 
     Differs from the paper: the memory starts constant (Collier and Beel 2018) and the heads at the first slot.
     """
+
+    only_with: ClassVar[Conditions] = {"embedding": {"vocabulary": "> 0"}}
 
     def __init__(
         self,

@@ -5,10 +5,12 @@ Gu, Gupta, Goel, Re 2022, On the parameterization and initialization of diagonal
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from cl.build import Conditions
 from cl.errors import expect
 from cl.learners.coded import Codes
 from cl.learners.dropout import dropout as make_dropout
@@ -112,6 +114,8 @@ class StateSpace(SequenceLearner):
         dropout: see `StateSpaceBlock`.
         parameters: total number of parameters, which sets `width`; None leaves it as given.
     """
+
+    only_with: ClassVar[Conditions] = {"embedding": {"vocabulary": "> 0"}}
 
     def __init__(
         self,

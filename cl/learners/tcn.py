@@ -4,11 +4,13 @@ Bai, Kolter, Koltun 2018, An empirical evaluation of generic convolutional and r
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cl.build import Conditions
 from cl.errors import expect
 from cl.learners import layers
 from cl.learners.coded import Codes
@@ -103,6 +105,8 @@ class TCN(SequenceLearner):
         parameters: total number of parameters, which sets the channels; what is left of it widens blocks between their
             two convolutions, the last ones first.
     """
+
+    only_with: ClassVar[Conditions] = {"embedding": {"vocabulary": "> 0"}}
 
     def __init__(
         self,

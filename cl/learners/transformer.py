@@ -124,7 +124,11 @@ class Transformer(SequenceLearner):
         parameters: total number of parameters; None leaves the sizes as given.
     """
 
-    only_with: ClassVar[Conditions] = {"max_length": {"position": ("learned",)}, "embedding": {"vocabulary": "> 0"}}
+    only_with: ClassVar[Conditions] = {
+        "max_length": {"position": ("learned",)},
+        "embedding": {"vocabulary": "> 0"},
+        "feedforward": {"parameters": (None,)},
+    }
 
     def __init__(
         self,

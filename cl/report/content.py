@@ -44,7 +44,7 @@ def blocks(groups: Sequence[Group]) -> list[Block]:
 
 def _block(stream: str, groups: Sequence[Group], labels: list[str]) -> Block:
     members = [Member(g, labels.index(g.label), measures(g, groups)) for g in groups]
-    members.sort(key=lambda m: -float(np.nan_to_num(m.metric("average_accuracy").mean)))
+    members.sort(key=lambda m: (not m.group.finished, -float(np.nan_to_num(m.metric("average_accuracy").mean))))
     shown = members[:STRATEGIES]
     items: list[Item | None] = [
         *losses.items(shown),

@@ -187,7 +187,10 @@ def _life(found: forgetting.Fit, longest: float) -> tuple[str, str]:
 
 
 def differences(members: Sequence[Member]) -> Figure | None:
-    """Paired differences of average accuracy to the best strategy, over shared seeds."""
+    """Paired differences of average accuracy to the best strategy, over shared seeds; of finished groups alone."""
+    members = [m for m in members if m.group.finished]
+    if not members:
+        return None
     best = members[0]
     series = []
     for i, m in enumerate(members[1:]):

@@ -15,10 +15,13 @@ from cl.statistics.ranks import ranking
 
 
 def of_members(members: Sequence[Member], over: str = "") -> Ranks | None:
-    """Return the diagram of average accuracy over the streams and seeds that all members share, None for too few."""
+    """Return the diagram of average accuracy over the streams and seeds that all members share, None for too few.
+
+    Groups with unfinished runs are left out: their average is of fewer tasks.
+    """
     values: dict[str, dict[Key, float]] = {}
     styles = {m.label: m.style for m in members}
-    for m in members:
+    for m in (m for m in members if m.group.finished):
         reached = average_accuracy(m.group.accuracy)
         own = {(m.group.stream, seed): float(v) for seed, v in zip(m.group.seeds, reached, strict=True)}
         values.setdefault(m.label, {}).update(own)

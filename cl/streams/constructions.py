@@ -137,8 +137,10 @@ class Permuted(Construction):
         """Return one piece a task."""
         if table.vocabulary:
             raise ConfigError("Expected float inputs to permute, got tokens")
+        rule = "false for samples that are no sequences (T, D)"
+        expect(not self.steps or len(shape) == 2, "stream.construction.steps", rule, self.steps)
         first = 2 if len(shape) == 3 else 1
-        last = first if self.steps and len(shape) == 2 else len(shape)
+        last = first if self.steps else len(shape)
         count = math.prod(shape[first - 1 : last])
         classes = tuple(range(table.n_classes))
         pieces = []

@@ -80,6 +80,28 @@ def hold_out(y: Tensor, rows: Tensor, size: float | int, seed: int) -> tuple[Ten
     return rows[~torch.isin(rows, held)], held
 
 
+def hold_out_last(group: Tensor | None, rows: Tensor, size: float | int, reach: int) -> tuple[Tensor, Tensor]:
+    """Divide windows of series into (training, validation): the last ones of every group, which share no value.
+
+    Args:
+        group: (N,) group of each sample of the source, or None for one.
+        rows: (n,) rows of the task, in the order of time inside a group.
+        size: a fraction in (0, 1), or a number of samples a task.
+        reach: how many samples before the first one held out share values with it; they are dropped.
+
+    Raises:
+        ConfigError: see `held_of`; or nothing is left to train on.
+    """
+    owners = torch.zeros_like(rows) if group is None else group[rows]
+    parts = [rows[owners == g] for g in torch.unique(owners)]
+    wanted = shares([len(p) for p in parts], held_of(len(rows), size))
+    kept = [part[: max(len(part) - n - (reach if n > 0 else 0), 0)] for part, n in zip(parts, wanted, strict=True)]
+    rule = f"a share that leaves some of the {len(rows)} windows of a task, {reach} of which are dropped, to train on"
+    expect(sum(map(len, kept)) > 0, "stream.validation", rule, size)
+    held = [part[len(part) - n :] for part, n in zip(parts, wanted, strict=True)]
+    return torch.cat(kept).sort().values, torch.cat(held).sort().values
+
+
 def limit(rows: Tensor, n: int | None, selection: str, seed: int, purpose: str, k: int, name: str) -> Tensor:
     """Keep n of the rows: ``first`` in stored order, or ``drawn`` by the seed (the stored order is kept)."""
     if n is None:

@@ -20,7 +20,7 @@ from cl.streams.data import Data
 from cl.streams.inputs import Inputs
 from cl.streams.labels import Labelling, labelling
 from cl.streams.remote import Remote
-from cl.streams.selection import SELECTIONS, TAILS, held_of, hold_out, limit, long_tail, noisy
+from cl.streams.selection import SELECTIONS, TAILS, held_of, hold_out, hold_out_last, limit, long_tail, noisy
 from cl.streams.sources.base import Samples, Source
 from cl.streams.transforms import augmentation_of
 
@@ -181,7 +181,10 @@ class TaskStream(Stream):
         rows, held = self._rows(split, k), None
         n, name = self.samples_per_task, "stream.samples_per_task"
         if self.validation is not None:
-            rows, held = hold_out(split.y, rows, self.validation, self.seed)
+            if split.reach is not None:
+                rows, held = hold_out_last(split.group, rows, self.validation, split.reach)
+            else:
+                rows, held = hold_out(split.y, rows, self.validation, self.seed)
             if n is not None:
                 few = held_of(n, self.validation)
                 held, n = limit(held, few, self.selection, self.seed, "held", k, name), n - few

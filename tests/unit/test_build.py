@@ -3,7 +3,8 @@ from typing import Literal
 
 import pytest
 
-from cl.build import as_hinted, check_type, construct
+from cl.build import as_hinted, check_type, construct, locate, unused
+from cl.cli.compose import compose
 from cl.errors import ConfigError
 
 
@@ -122,3 +123,21 @@ def test_types(value, hint, good):
     else:
         with pytest.raises(ConfigError, match="Expected `x`"):
             check_type(value, hint, "x")
+
+
+@pytest.mark.parametrize(
+    ("learner", "fields", "named"),
+    [
+        *((name, {"embedding": 32}, "embedding") for name in ("tcn", "s4d", "ntm", "dnc", "conv_gru")),
+        *(("conv_gru", {name: v}, name) for name, v in (("heads", 8), ("position", "alibi"), ("causal", True))),
+        ("conv_gru", {"max_length": 500}, "max_length"),
+        ("conv_transformer", {"max_length": 500}, "max_length"),
+        ("transformer", {"feedforward": 32, "parameters": 50000}, "feedforward"),
+    ],
+)
+def test_fields_of_sequence_learners_that_have_no_effect(learner, fields, named):
+    config = compose([f"learner={learner}", "stream=row_mnist"])["learner"]
+    kind = locate(config.pop("_target_"), "learner")
+    assert unused(kind, config, "learner") == []
+    (line,) = unused(kind, {**config, **fields}, "learner")
+    assert line.startswith(f"learner.{named} has no effect with learner.")

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -73,3 +74,17 @@ def test_unknown_names_are_errors(sweep: Path) -> None:
         compare.main([str(sweep), "--metric", "forgeting"])
     with pytest.raises(ConfigError, match=r"Expected `by` in .* got 'strategy.strenght'"):
         compare.main([str(sweep), "--by", "strategy.strenght"])
+
+
+def test_an_unfinished_run_is_tested_against_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in range(3):
+        cut = matrix(3, 1.0, seed)
+        cut[:, 2:] = np.nan
+        write(tmp_path, "ewc", seed, accuracy=cut, status="interrupted")
+        write(tmp_path, "er", seed, accuracy=matrix(3, 0.9, seed))
+        write(tmp_path, "naive", seed, accuracy=matrix(3, 0.1, seed))
+    compare.main([str(tmp_path)])
+    means, _, tests = capsys.readouterr().out.partition("Paired differences")
+    assert "ewc" in means
+    assert "er - naive" in tests
+    assert not re.search(r"ewc.* - |- ewc", tests)

@@ -207,3 +207,8 @@ def test_sequence_takes_groups():
         Sequence(groups=["nowhere"]).pieces(source, SHAPE, 0)
     with pytest.raises(ConfigError, match="with groups"):
         Sequence().pieces(table(3), SHAPE, 0)
+
+
+def test_whole_steps_of_images_are_not_permuted() -> None:
+    with pytest.raises(ConfigError, match=r"`stream\.construction\.steps` false for samples that are no sequences"):
+        Permuted(2, steps=True).pieces(table(4), SHAPE, 0)

@@ -6,6 +6,8 @@ import numpy as np
 
 from cl.metrics import language
 from cl.results import Results
+from cl.testing.tiny import TinySequences
+from cl.tuning import ValidationStream
 
 # Untrained 5 bits; the first text is learned to 2 and rises to 3, then 3.5; the second from 2.5 to 2.25.
 HAND = np.array([[[5.0, 5.0, 5.0], [2.0, 4.0, 4.5], [3.0, 2.5, 4.0], [3.5, 2.25, 3.0]]])
@@ -30,3 +32,11 @@ def test_bits_are_nats_over_ln_2_and_survive_the_disk(tmp_path: Path) -> None:
     found.save(tmp_path)
     np.testing.assert_allclose(Results.load(tmp_path).bits, HAND)
     assert Results(HAND, HAND, [0]).bits.size == 0
+
+
+def test_tuning_judges_a_text_by_bits_and_lets_no_learner_look_ahead() -> None:
+    stream = TinySequences("steps", "domain")
+    stream.language = True
+    assert ValidationStream(stream).language
+    stream.language = False
+    assert not ValidationStream(stream).language

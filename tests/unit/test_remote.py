@@ -161,3 +161,32 @@ def test_any_data_set_can_stay_on_disk():
     assert batch.x[:, 0].tolist() == [i for i in range(40) if i % 4 in (2, 3)]
     assert batch.y.tolist() == [i % 4 for i in range(40) if i % 4 in (2, 3)]
     assert type(s[1].train) is Data
+
+
+class Halved(Numbers):
+    """Its labels are made of the stored ones, as by torchvision's `target_transform`."""
+
+    def __init__(self):
+        super().__init__()
+        self.target_transform = lambda label: label // 2
+
+    def __getitem__(self, i):
+        x, y = super().__getitem__(i)
+        return x, self.target_transform(y)
+
+
+def test_labels_on_disk_are_transformed_as_in_memory():
+    memory, disk = (Wrapped(Halved(), Halved(), in_memory=m, workers=0).load(None, False) for m in (True, False))
+    assert torch.equal(memory.train.y, disk.train.y)
+    assert set(memory.train.y.tolist()) == {0, 1}
+
+
+def test_an_image_that_is_written_over_is_read_again(pictures):
+    def first():
+        return ImageFolder("set", size=8).load(pictures, False).test.x[0].float().mean()
+
+    before = first()
+    assert first() == before
+    place = next((pictures / "set" / "test" / "0").glob("0.png"))
+    Image.new("RGB", (8, 8), (255, 255, 255)).save(place)
+    assert first() == 255 != before

@@ -252,3 +252,19 @@ def test_large_sweep_stays_below_a_megabyte(tmp_path: Path) -> None:
     page = read(tmp_path / "report.html")
     lines = [attrs for tag, attrs in page.tags if tag == "polyline" and attrs.get("class") == "line"]
     assert len(lines) >= 10 * (10 + 9 + 1)
+
+
+def test_unfinished_runs_are_compared_with_none(tmp_path: Path) -> None:
+    """The average of a run that was cut is of fewer tasks: no differences, ranks or tests with it."""
+    for seed in range(4):
+        cut = matrix(3, 1.0, seed)
+        cut[:, 2:] = np.nan
+        write(tmp_path, "ewc", seed, accuracy=cut, status="interrupted")
+        for name, kept in (("er", 0.9), ("lwf", 0.6), ("naive", 0.1)):
+            write(tmp_path, name, seed, accuracy=matrix(3, kept, seed))
+    found = groups.group([runs.load(f) for f in runs.find([tmp_path])])
+    (block,) = content.blocks(found)
+    assert [m.label for m in block.members] == ["er", "lwf", "naive", "ewc [unfinished]"]
+    items = {item.name: item for item in block.items}
+    assert items["paired_differences"].x_names == ("lwf", "naive")
+    assert set(items["average_ranks"].labels) == {"er", "lwf", "naive"}

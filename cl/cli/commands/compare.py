@@ -75,7 +75,9 @@ def main(argv: list[str]) -> int:
     elif not people:
         print(_text(_wide(means, by, math=options.latex), options), end="")
     else:
-        _show(means, by, comparison.pairs(table, metrics[0], by), metrics[0], groups, options)
+        whole = {(g.stream, g.label) for g in groups if g.finished}  # fewer tasks are no equal of all
+        finished = [pair in whole for pair in zip(table["stream"], table["label"], strict=True)]
+        _show(means, by, comparison.pairs(table[finished], metrics[0], by), metrics[0], groups, options)
         if costs:
             _show_costs(comparison.summary(table, costs, by=by), by)
     return 0

@@ -23,7 +23,8 @@ class Csv(Source):
     """Windows of a table of numbers, rows in the order of time: the next values are asked for.
 
     Groups are stretches of time of equal length, or the values of a column. Of every group the last part is held out
-    for testing, and columns are scaled to mean 0 and variance 1 over the training rows.
+    for testing, the part before it for validation where that is asked for (windows that reach into it are dropped), and
+    columns are scaled to mean 0 and variance 1 over the training rows.
 
     Args:
         path: csv file with a header, absolute or relative to the data folder.
@@ -147,7 +148,7 @@ class Csv(Source):
                 ys += [own[s + self.steps : s + self.steps + self.horizon].reshape(-1) for s in starts]
                 groups += [g] * len(starts)
             x, y = (torch.from_numpy(np.stack(v).astype(np.float32)) for v in (xs, ys))
-            splits.append(Samples(x, y, torch.tensor(groups)))
+            splits.append(Samples(x, y, torch.tensor(groups), -(-window // self.stride) - 1))
         names = tuple(f"{column} +{h + 1}" for h in range(self.horizon) for column in columns)
         every = tuple(range(len(names)))
         return Table(

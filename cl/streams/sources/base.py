@@ -18,11 +18,13 @@ class Samples:
         x: (N, *input), uint8 kept as uint8; float32; int64 for tokens; or a `Remote` that reads such samples from disk.
         y: (N,) int64 classes; (N, T) int64 for per-step targets; (N, ...) float32 for regression.
         group: (N,) int64, the group each sample belongs to, where it does not follow from the class; else None.
+        reach: of windows of a series, in the order of time: how many of a group's next windows share values with one.
     """
 
     x: Tensor | Remote
     y: Tensor
     group: Tensor | None = None
+    reach: int | None = None
 
     def __post_init__(self) -> None:
         for name, values in (("labels", self.y), ("groups", self.group)):

@@ -145,6 +145,9 @@ class Wrapped(Source):
         if self.in_memory:
             return _stacked(data[i] for i in range(len(data)))
         known = getattr(data, "targets", getattr(data, "labels", None))
+        transform = getattr(data, "target_transform", None)
+        if known is not None and transform is not None:  # torchvision's data sets keep their labels as stored
+            known = [int(transform(int(label))) for label in known]
         y = torch.as_tensor([int(data[i][1]) for i in range(len(data))] if known is None else known).long()
         items = _InputsOf(data)
         return Samples(Remote(items, self.workers, self.prefetch, items.content), y)

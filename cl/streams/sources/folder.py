@@ -151,8 +151,8 @@ def _interleaved(rows: list[int], label: list[int]) -> list[int]:
 
 
 def _below(place: Path) -> list[Path]:
-    """Return the folders inside a folder: one of them changes its time when a file comes or goes."""
-    return sorted(path for path in place.rglob("*") if path.is_dir())
+    """Return all that is inside a folder: a folder changes its time when a file comes or goes, a file by itself."""
+    return sorted(place.rglob("*"))
 
 
 class Omniglot(ImageFolder):
