@@ -2,12 +2,13 @@
 
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 
 from cl.errors import expect
 from cl.strategy import Strategy
-from cl.testing import check_strategy
+from cl.testing import check_strategy, checks
 
 
 class Decayed(Strategy):
@@ -24,8 +25,15 @@ class Decayed(Strategy):
         return self.strength * sum(p.square().sum() for p in self.learner.parameters())
 
 
+class ForeignNoise(Strategy):
+    """Draws from a generator that knows nothing of the seed."""
+
+    def loss(self, batch):
+        return super().loss(batch._replace(x=batch.x + float(np.random.normal(scale=0.01))))
+
+
 class GlobalNoise(Strategy):
-    """Draws from the global generator."""
+    """Draws from torch's global generator, which follows the seed but cannot be stacked."""
 
     def loss(self, batch):
         return super().loss(batch._replace(x=batch.x + 0.01 * torch.randn_like(batch.x)))
@@ -103,7 +111,8 @@ def test_sound_strategy_passes():
 @pytest.mark.parametrize(
     ("broken", "check"),
     [
-        (GlobalNoise, "check_same_seed"),
+        (ForeignNoise, "check_same_seed"),
+        (GlobalNoise, "check_population"),
         (HiddenCounter, "check_resume"),
         (NotNeutral, "check_neutral"),
         (UsesTaskIds, "check_task_ids"),
@@ -118,3 +127,9 @@ def test_sound_strategy_passes():
 def test_broken_strategy_is_caught(broken, check):
     with pytest.raises(AssertionError, match=check):
         check_strategy(broken)
+
+
+@pytest.mark.parametrize("name", ["check_same_seed", "check_resume", "check_unsaved"])
+def test_draws_of_torchs_global_generator_are_allowed(name):
+    (check,) = [c for c in checks() if c.__name__ == name]
+    check(GlobalNoise, {})
