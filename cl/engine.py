@@ -310,8 +310,9 @@ class Engine:
     def _measure(self, look: Callable[[Measure], None]) -> None:
         started = time.perf_counter()
         self.strategy.eval()
-        for measure in self.measures:
-            look(measure)
+        with seeded(self.seed, "own, measures", self.task):  # savings train copies, with whatever layers they have
+            for measure in self.measures:
+                look(measure)
         self.strategy.train()
         self.seconds["measure"] += time.perf_counter() - started
 

@@ -11,6 +11,7 @@ from torch import nn
 from cl.errors import ConfigError
 from cl.learners.base import Learner
 from cl.learners.mlp import MLP
+from cl.measures.savings import Savings
 from cl.own import check_learner, check_stream
 from cl.seeding import seeded
 from cl.strategy import Strategy
@@ -188,3 +189,16 @@ def test_draws_from_torchs_own_generator_are_those_of_the_seed():
     with seeded(1, "learner"):
         other_seed = engine(Noisy, TinyStream("class", seed=1, samples=600), Stochastic, epochs=1).run()
     assert not np.array_equal(first.train_loss, other_seed.train_loss)
+
+
+def test_measures_that_train_copies_follow_the_seed_too():
+    def savings():
+        made = engine(Strategy, TinyStream("class"), Stochastic, epochs=2)
+        made.measures = [Savings(steps=6, batch_size=16)]
+        return made.run().measures["savings"]["values"]
+
+    before = torch.get_rng_state()
+    first = savings()
+    assert torch.equal(before, torch.get_rng_state())
+    torch.rand(7)
+    np.testing.assert_array_equal(first, savings())
