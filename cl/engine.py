@@ -18,7 +18,8 @@ from cl.batch import Batch
 from cl.costs import Passes, StepPasses, counted
 from cl.evaluator import EvaluationOptions, Evaluator
 from cl.finite import bad_loss, check_answers, loss_error
-from cl.measures.base import Measure, merged
+from cl.measures.base import Measure
+from cl.record import Record
 from cl.results import Array, Results
 from cl.returned import data_of, scalar
 from cl.seeding import derive, drawing, seeded, step_keys
@@ -79,21 +80,13 @@ class Engine:
         self.update = make_updater(make_optimizer, training.clip_norm, autocast, self.device, training.compile)
         self.evaluator = Evaluator(stream, evaluation)
         self.every = evaluation.every
-        k = len(stream)
+        self.record = Record(len(stream))
         self.task, self.step = 0, 0  # the next step to take
         self.losses = torch.zeros(0, device=self.device)  # of the present task
         self.watches = evaluation.online
         self.online_scores = torch.zeros(0, device=self.device)  # of the present task
-        self.online_accuracy: list[Tensor] = []
         self.scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
         self.stopping: EarlyStopping | None = None
-        self.accuracy, self.loss = np.full((k + 1, k), np.nan), np.full((k + 1, k), np.nan)
-        self.curves: list[tuple[int, int, Any]] = []
-        self.task_steps: list[int] = []
-        self.train_losses: list[Tensor] = []
-        self.seconds = {"train": 0.0, "evaluate": 0.0, "consolidate": 0.0, "measure": 0.0}
-        self.samples = self.parameters_trained = 0
-        self.passes = Passes()
         self.step_passes = StepPasses(every=True)  # of the present task
         self._loaded: dict[str, Any] | None = None
         self.block = 0  # first step of the present block
@@ -102,7 +95,7 @@ class Engine:
     @property
     def total_steps(self) -> int:
         """Steps taken since the beginning of the run."""
-        return sum(self.task_steps[: self.task]) + self.step
+        return sum(self.record.task_steps[: self.task]) + self.step
 
     def run(self) -> Results:
         """Train all tasks that are not done yet and return the results.
@@ -130,7 +123,7 @@ class Engine:
     @property
     def started(self) -> bool:
         """Whether the untrained network has been measured."""
-        return not bool(np.isnan(self.accuracy[0]).all())
+        return not bool(np.isnan(self.record.accuracy[0]).all())
 
     @property
     def done(self) -> bool:
@@ -144,7 +137,7 @@ class Engine:
 
     def _begin(self, k: int) -> None:
         started = time.perf_counter()
-        check_answers(self.strategy, k, self.accuracy[k], self.loss[k])
+        check_answers(self.strategy, k, self.record.accuracy[k], self.record.loss[k])
         strategy, task = self.strategy, self.stream[k]
         state, self._loaded = self._loaded, None
         if not self.online:
@@ -158,7 +151,7 @@ class Engine:
         if not self.online:
             with counted(strategy) as passes:
                 strategy.begin_task(task)
-            self.passes.add(passes)
+            self.record.passes.add(passes)
         if state is not None:
             strategy.load_state(state["strategy"])
         view = TrainingView(self.stream, k, strategy.sees, type(strategy).__name__)
@@ -166,7 +159,7 @@ class Engine:
         self.step_passes = StepPasses(strategy.vectorizable is not True and not self.options.compile)
         self.update.refresh(strategy, reset=k > 0 and self.options.optimizer_state == "reset" and not self.online)
         trained = sum(p.numel() for p in self.update.parameters.values())
-        self.parameters_trained = max(self.parameters_trained, trained)
+        self.record.parameters_trained = max(self.record.parameters_trained, trained)
         optimizer = self.update.optimizer
         self.scheduler = self.make_scheduler(optimizer) if self.make_scheduler and optimizer else None
         data = self.data
@@ -181,13 +174,13 @@ class Engine:
             self.losses[: self.step] = state["losses"].to(self.device)
             self.online_scores[: self.step] = state["online_scores"].to(self.device)
             self.stopping.best, self.stopping.waited = state["stopping"]
-            self.passes = Passes(*state["passes"])  # `begin_task` was counted before
+            self.record.passes = Passes(*state["passes"])  # `begin_task` was counted before
             self.step_passes.known = {size: Passes(*known) for size, known in state["step_passes"].items()}
             if self.scheduler is not None:
                 self.scheduler.load_state_dict(state["scheduler"])
         self.block, self.begun = self.step, True
         strategy.train()
-        self.seconds["consolidate"] += time.perf_counter() - started
+        self.record.seconds["consolidate"] += time.perf_counter() - started
 
     def batches(self) -> Iterator[Batch]:
         """Yield the batch of every step of the task, from the next step to take."""
@@ -207,7 +200,7 @@ class Engine:
             self._train()
 
     def _train(self) -> None:
-        started, evaluating = time.perf_counter(), self.seconds["evaluate"]
+        started, evaluating = time.perf_counter(), self.record.seconds["evaluate"]
         for batch in self.batches():
             if self.step == self.block:  # nothing here draws from torch's own generator, but a class of a user's may
                 torch.manual_seed(derive(self.seed, "own", self.task, self.step))
@@ -218,7 +211,7 @@ class Engine:
             kind = len(batch.y) if self.update.last else -len(batch.y)
             loss, passes = self.step_passes.take(self.strategy, kind, take)
             self.losses[self.step] = scalar(self.strategy, "step", loss)
-            self.passes.add(passes)
+            self.record.passes.add(passes)
             if self.scheduler is not None:
                 self.scheduler.step()
             if self.advance(len(batch.y)):
@@ -229,7 +222,7 @@ class Engine:
                 self.offer_pause()
                 if self.stopped:
                     break
-        self.seconds["train"] += time.perf_counter() - started - (self.seconds["evaluate"] - evaluating)
+        self.record.seconds["train"] += time.perf_counter() - started - (self.record.seconds["evaluate"] - evaluating)
 
     def score_before(self, batch: Batch) -> Tensor:
         """Return the accuracy () on a batch before any step was taken on it."""
@@ -248,7 +241,7 @@ class Engine:
 
     def advance(self, samples: int) -> bool:
         """Count a step that was taken on `samples` samples; return True if a block of steps ends here."""
-        self.samples += samples
+        self.record.samples += samples
         self.step += 1
         return self.measure_due or self._epoch_end or self.step % BLOCK == 0 or self.done
 
@@ -256,8 +249,7 @@ class Engine:
         """Look at the losses (n,) of the block that ends here: stop on one that is not finite, tell the trackers."""
         first, self.block = self.block, self.step
         if (bad := bad_loss(block)) is not None:
-            self.task_steps.append(first + bad)
-            self.train_losses.append(self.losses[: first + bad].cpu())
+            self.record.end_task(self.losses[: first + bad])
             raise loss_error(block[bad], self.task, first + bad)
         for tracker in self.trackers:
             tracker.progress(self.task, self.step, self.schedule.steps, float(block.mean()))
@@ -274,20 +266,20 @@ class Engine:
     def end(self) -> None:
         """End the training of a task: keep its losses, let the strategy consolidate."""
         started = time.perf_counter()
-        self.task_steps.append(self.step)
-        self.train_losses.append(self.losses[: self.step].cpu())
-        self.online_accuracy.append(self.online_scores[: self.step].cpu())
+        self.record.end_task(self.losses[: self.step], self.online_scores[: self.step])
         if not self.online:
             self.strategy.eval()
             with counted(self.strategy) as passes, seeded(self.seed, "own, end", self.task):
                 self.strategy.end_task(self.stream[self.task])
-            self.passes.add(passes)
+            self.record.passes.add(passes)
             self.strategy.train()
-        self.seconds["consolidate"] += time.perf_counter() - started
+        self.record.seconds["consolidate"] += time.perf_counter() - started
 
     def close(self) -> None:
         """Leave a task that was trained and evaluated."""
-        check_answers(self.strategy, self.task + 1, self.accuracy[self.task + 1], self.loss[self.task + 1])
+        check_answers(
+            self.strategy, self.task + 1, self.record.accuracy[self.task + 1], self.record.loss[self.task + 1]
+        )
         self._measure(lambda measure: measure.after_task(self.task, self.strategy, self.stream))
         self.task, self.step, self.begun, self.stopped = self.task + 1, 0, False, False
 
@@ -300,10 +292,10 @@ class Engine:
 
     def record_row(self, row: int, accuracy: Array, loss: Array, seconds: float) -> None:
         """Keep a row of the accuracy matrix: accuracy (K,) and loss (K,), and how long it took."""
-        self.accuracy[row], self.loss[row] = accuracy, loss
-        self.seconds["evaluate"] += seconds
+        self.record.accuracy[row], self.record.loss[row] = accuracy, loss
+        self.record.seconds["evaluate"] += seconds
         for tracker in self.trackers:
-            tracker.row(row, sum(self.task_steps), accuracy, loss)
+            tracker.row(row, sum(self.record.task_steps), accuracy, loss)
         if row == 0:
             self._measure(lambda measure: measure.start(self.strategy, self.stream))
 
@@ -314,7 +306,7 @@ class Engine:
             for measure in self.measures:
                 look(measure)
         self.strategy.train()
-        self.seconds["measure"] += time.perf_counter() - started
+        self.record.seconds["measure"] += time.perf_counter() - started
 
     def evaluate_point(self) -> None:
         """Measure a point of the within-task curve."""
@@ -324,9 +316,9 @@ class Engine:
 
     def record_point(self, accuracy: Array, seconds: float) -> None:
         """Keep a point of the within-task curve: accuracy (K,), and how long it took."""
-        step = sum(self.task_steps) + self.step
-        self.curves.append((step, self.task, accuracy))
-        self.seconds["evaluate"] += seconds
+        step = sum(self.record.task_steps) + self.step
+        self.record.curves.append((step, self.task, accuracy))
+        self.record.seconds["evaluate"] += seconds
         for tracker in self.trackers:
             tracker.curve(step, self.task, accuracy)
 
@@ -339,27 +331,7 @@ class Engine:
 
     def results(self) -> Results:
         """Return what was measured so far."""
-        k = len(self.stream)
-        costs: dict[str, Any] = {f"seconds_{phase}": seconds for phase, seconds in self.seconds.items()}
-        costs |= {"samples": self.samples, "steps": sum(self.task_steps)}
-        costs |= {"passes_forward": self.passes.forward, "passes_backward": self.passes.backward}
-        costs["parameters_trained"] = self.parameters_trained
-        costs |= {f"bytes_{kind}": size for kind, size in self.strategy.stored_bytes().items()}
-        return Results(
-            accuracy=self.accuracy[None].copy(),
-            loss=self.loss[None].copy(),
-            seeds=[self.seed],
-            curve_step=np.array([c[0] for c in self.curves], np.int64),
-            curve_task=np.array([c[1] for c in self.curves], np.int64),
-            curve_accuracy=np.array([c[2] for c in self.curves]).reshape(1, len(self.curves), k),
-            task_steps=np.array(self.task_steps, np.int64),
-            train_loss=torch.cat([torch.zeros(0), *self.train_losses]).numpy()[None],
-            online_accuracy=torch.cat([torch.zeros(0), *self.online_accuracy]).numpy()[None],
-            costs=costs,
-            measures=merged(self.measures),
-            language=self.stream.language,
-            regression=self.stream.info.target == "real",
-        )
+        return self.record.results(self.stream, self.strategy, self.measures)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything needed to go on from here, in plain types and tensors."""
@@ -375,18 +347,9 @@ class Engine:
             "stopping": [float("inf"), 0] if stopping is None else [stopping.best, stopping.waited],
             "losses": self.losses[: self.step].cpu().clone(),
             "online_scores": self.online_scores[: self.step].cpu().clone(),
-            "accuracy": self.accuracy.tolist(),
-            "loss": self.loss.tolist(),
-            "curves": [[step, k, accuracy.tolist()] for step, k, accuracy in self.curves],
-            "task_steps": list(self.task_steps),
-            "train_losses": [t.clone() for t in self.train_losses],
-            "online_accuracy": [t.clone() for t in self.online_accuracy],
-            "seconds": dict(self.seconds),
-            "samples": self.samples,
-            "passes": [self.passes.forward, self.passes.backward],
             "step_passes": {n: [p.forward, p.backward] for n, p in self.step_passes.known.items()},
-            "parameters_trained": self.parameters_trained,
             "measures": [measure.state_dict() for measure in self.measures],
+            **self.record.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -396,12 +359,7 @@ class Engine:
         (`begin_task`, data, optimiser) is prepared by `run_task`, which loads the state over it.
         """
         self.task, self.step = int(state["task"]), int(state["step"])
-        self.accuracy, self.loss = np.array(state["accuracy"]), np.array(state["loss"])
-        self.curves = [(int(step), int(k), np.array(accuracy)) for step, k, accuracy in state["curves"]]
-        self.task_steps, self.train_losses = list(state["task_steps"]), list(state["train_losses"])
-        self.online_accuracy = list(state["online_accuracy"])
-        self.seconds, self.samples = dict(state["seconds"]), int(state["samples"])
-        self.passes, self.parameters_trained = Passes(*state["passes"]), int(state["parameters_trained"])
+        self.record.load_state_dict(state)
         for measure, saved in zip(self.measures, state["measures"], strict=True):
             measure.load_state_dict(saved)
         self.stopped, between = bool(state["stopped"]), not state["begun"]

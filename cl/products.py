@@ -72,7 +72,7 @@ def _for_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """
     return (
         not torch.compiler.is_compiling()  # first: the compiler sees nothing of the rest
-        and x.numel() * len(weight) >= LARGE
+        and x.numel() * weight.shape[0] >= LARGE  # `len` of a tensor is a function of Python's, for every layer
         and helps()
         and x.device.type == weight.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32

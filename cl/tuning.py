@@ -250,7 +250,7 @@ def _alone(engine: Engine) -> TrainingError | None:
     try:
         engine.run()
     except TrainingError as error:
-        engine.seconds["train"] += time.perf_counter() - started
+        engine.record.seconds["train"] += time.perf_counter() - started
         return error
     return None
 
@@ -261,7 +261,7 @@ def _trial(words: tuple[str, ...], engines: Sequence[Engine], told: Mapping[int,
         words,
         tuple(float(results.score[0]) for results in found),
         sum(e.total_steps for e in engines),
-        sum(e.seconds["train"] + e.seconds["consolidate"] for e in engines),
+        sum(e.record.seconds["train"] + e.record.seconds["consolidate"] for e in engines),
         next((told[id(e)] for e in engines if id(e) in told), ""),
         found[0].kind,
     )

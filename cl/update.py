@@ -115,7 +115,8 @@ class Updater:
         """Take one optimiser step down `loss` (); `edit` changes the gradients before they are clipped."""
         if self.optimizer is None:
             return
-        self.optimizer.zero_grad(set_to_none=True)
+        for p in self.parameters.values():  # `zero_grad` does so, too, and names a profile at every step
+            p.grad = None
         torch.autograd.backward(loss)
         self.collect()
         if edit is not None:

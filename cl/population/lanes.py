@@ -69,7 +69,7 @@ class Lanes:
 
     def train(self) -> None:
         """Run the steps of the task; replicas that fail are left in `failed`, the others go on."""
-        started, evaluating = time.perf_counter(), sum(e.seconds["evaluate"] for e in self.engines)
+        started, evaluating = time.perf_counter(), sum(e.record.seconds["evaluate"] for e in self.engines)
         engines = list(self.engines)
         for engine in engines:  # not before: replicas that cannot be stacked keep counts of their own
             engine.step_passes = self.step_passes
@@ -87,16 +87,16 @@ class Lanes:
                 self._record(self.losses, lanes, losses)
                 self.feed.taken(lanes)
                 for i, engine in enumerate(self.engines[lanes], lanes.start):
-                    engine.passes.add(passes)
+                    engine.record.passes.add(passes)
                     if engine.advance(size):
                         ended.append(i)
             if ended:
                 self._end_block(sorted(ended))
         if self.engines:
             self.optimisers.sync()
-        spent = time.perf_counter() - started - (sum(e.seconds["evaluate"] for e in engines) - evaluating)
+        spent = time.perf_counter() - started - (sum(e.record.seconds["evaluate"] for e in engines) - evaluating)
         for engine in engines:
-            engine.seconds["train"] += spent / len(engines)
+            engine.record.seconds["train"] += spent / len(engines)
 
     def _ready(self) -> list[slice]:
         """Return the lanes that step now: those furthest behind, counted in epochs, with the largest batch.

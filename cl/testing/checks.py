@@ -118,7 +118,7 @@ def check_same_seed(strategy: type[Strategy], fields: dict[str, Any]) -> None:
         torch.rand(3)
         two = train(strategy, TinyStream(scenario), epochs=2, **fields)
         _same(state(one.strategy), state(two.strategy))
-        np.testing.assert_array_equal(one.accuracy, two.accuracy)
+        np.testing.assert_array_equal(one.record.accuracy, two.record.accuracy)
         np.testing.assert_array_equal(one.results().train_loss, two.results().train_loss)
 
 
@@ -145,7 +145,7 @@ def check_resume(strategy: type[Strategy], fields: dict[str, Any]) -> None:
         resumed.run()
         try:
             _same(state(whole.strategy), state(resumed.strategy))
-            np.testing.assert_array_equal(whole.accuracy, resumed.accuracy)
+            np.testing.assert_array_equal(whole.record.accuracy, resumed.record.accuracy)
             np.testing.assert_array_equal(whole.results().train_loss, resumed.results().train_loss)
         except AssertionError as error:
             raise AssertionError(f"{at}: {error}") from error
@@ -232,7 +232,7 @@ def check_neutral(strategy: type[Strategy], fields: dict[str, Any]) -> None:
     for scenario in strategy.scenarios:
         plain = train(Strategy, TinyStream(scenario), epochs=2)
         neutral = train(strategy, TinyStream(scenario), epochs=2, **{**fields, **strategy.neutral})
-        np.testing.assert_array_equal(plain.accuracy, neutral.accuracy)
+        np.testing.assert_array_equal(plain.record.accuracy, neutral.record.accuracy)
         _same(state(plain.strategy.learner), state(neutral.strategy.learner))
 
 
@@ -241,7 +241,7 @@ def check_task_ids(strategy: type[Strategy], fields: dict[str, Any]) -> None:
     for scenario in set(strategy.scenarios) - {"task"}:
         told = train(strategy, TinyStream(scenario), epochs=2, **fields)
         hidden = train(strategy, TinyStream(scenario, hide_tasks=True), epochs=2, **fields)
-        np.testing.assert_array_equal(told.accuracy, hidden.accuracy)
+        np.testing.assert_array_equal(told.record.accuracy, hidden.record.accuracy)
 
 
 def check_bytes(strategy: type[Strategy], fields: dict[str, Any]) -> None:
@@ -263,7 +263,7 @@ FACTS = ("active", "tasks_seen")
 def check_learns(strategy: type[Strategy], fields: dict[str, Any]) -> None:
     """It learns the task at hand: clearly better than before it (before any, if it sees all), in every scenario."""
     for scenario in strategy.scenarios:
-        accuracy = train(strategy, TinyStream(scenario), epochs=20, **fields).accuracy
+        accuracy = train(strategy, TinyStream(scenario), epochs=20, **fields).record.accuracy
         before = accuracy[0] if strategy.sees == "all" else np.diagonal(accuracy[:-1])
         gain = np.diagonal(accuracy[1:]).mean() - before.mean()
         assert gain > 0.25, f"in {scenario}: accuracy matrix {accuracy.round(2).tolist()}"
@@ -278,6 +278,6 @@ def check_protects(strategy: type[Strategy], fields: dict[str, Any]) -> None:
     drops = {"plain": 0.0, "own": 0.0}
     for seed in range(3):
         for name, make, options in (("plain", Strategy, {}), ("own", strategy, fields)):
-            accuracy = train(make, TinyStream(scenario, seed), epochs=20, **options).accuracy[1:]
+            accuracy = train(make, TinyStream(scenario, seed), epochs=20, **options).record.accuracy[1:]
             drops[name] += float((np.diagonal(accuracy) - accuracy[-1])[:-1].mean()) / 3
     assert drops["own"] < drops["plain"], f"drop {drops['own']:.3f} against {drops['plain']:.3f} in {scenario}"

@@ -297,7 +297,7 @@ def test_padding_reaches_no_answer_of_a_later_column(name):
 
 def test_the_first_column_never_forgets_a_label_a_step():
     made = tiny.train(Progressive, stream_of("steps", "task"), make_learner=COLUMNS["gru"], epochs=2)
-    assert made.accuracy[1, 0] == made.accuracy[3, 0]
+    assert made.record.accuracy[1, 0] == made.record.accuracy[3, 0]
 
 
 def test_a_learner_of_sequences_that_runs_its_own_way_is_refused():

@@ -32,8 +32,8 @@ def test_joint_is_offline_training_on_the_union():
     net = bare_loop(stream, 3, 16)
     for mine, reference in zip(trained.strategy.learner.parameters(), net.parameters(), strict=True):
         torch.testing.assert_close(mine, reference)
-    assert trained.task_steps == [3 * 240 // 16, 0, 0]
-    assert (trained.accuracy[1] == trained.accuracy[3]).all()
+    assert trained.record.task_steps == [3 * 240 // 16, 0, 0]
+    assert (trained.record.accuracy[1] == trained.record.accuracy[3]).all()
 
 
 def test_joint_counted_in_steps_takes_the_steps_of_all_tasks():
@@ -43,7 +43,7 @@ def test_joint_counted_in_steps_takes_the_steps_of_all_tasks():
 
 def test_retrained_joint_starts_each_task_from_another_network():
     trained = train(Joint, TinyStream("class"), epochs=1, retrain=True)
-    assert trained.task_steps == [5, 10, 15]
+    assert trained.record.task_steps == [5, 10, 15]
     with seeded(0, "network", 2):
         fresh = trained.strategy.learner.fresh()
     other = train(Joint, TinyStream("class"), epochs=1, retrain=True)
@@ -55,8 +55,8 @@ def test_retrained_joint_starts_each_task_from_another_network():
 @pytest.mark.parametrize(("batch_scale", "steps"), [(False, [5, 10, 15]), (True, [5, 5, 5])])
 def test_cumulative_steps(batch_scale, steps):
     trained = train(Cumulative, TinyStream("domain"), epochs=1, batch_scale=batch_scale)
-    assert trained.task_steps == steps
-    assert trained.samples == 80 + 160 + 240
+    assert trained.record.task_steps == steps
+    assert trained.record.samples == 80 + 160 + 240
 
 
 def test_parts_of_one_storage_are_read_as_one_and_stay_what_they_were():

@@ -46,7 +46,7 @@ def test_one_part_alone_is_that_strategy(make, scenario):
     alone = train(make, TinyStream(scenario), epochs=3)
     combined = train(Combined, TinyStream(scenario), epochs=3, parts={"only": make})
     same(state(alone.strategy.learner), state(combined.strategy.learner))
-    np.testing.assert_array_equal(alone.accuracy, combined.accuracy)
+    np.testing.assert_array_equal(alone.record.accuracy, combined.record.accuracy)
 
 
 def test_penalties_add_up():
@@ -94,7 +94,9 @@ def test_replay_and_xdg_forget_less_than_either():
         "both": {"er": partial(ER, memory_size=20), "gates": partial(XdG, share=0.5)},
     }
     for name, parts in kinds.items():
-        rows = [train(Combined, TinyStream("task", s), epochs=20, parts=parts).accuracy[-1].mean() for s in range(3)]
+        rows = [
+            train(Combined, TinyStream("task", s), epochs=20, parts=parts).record.accuracy[-1].mean() for s in range(3)
+        ]
         drops[name] = 1 - np.mean(rows)
     assert drops["both"] <= min(drops["er"], drops["gates"])
 
@@ -142,7 +144,7 @@ def test_cbp_follows_another_part_to_its_new_network(other):
     cbp = made.strategy.parts["cbp"]
     assert made.strategy.learner is not old
     assert cbp.layers[0] is made.strategy.learner.blocks[0][1]
-    assert cbp.age_0.max() <= made.task_steps[1]
+    assert cbp.age_0.max() <= made.record.task_steps[1]
     same(state(old), kept)
 
 

@@ -21,7 +21,7 @@ def test_networks_of_earlier_tasks_stay(make):
     made.run_task(2)
     kept = state(made.strategy.earlier[0])
     assert all(torch.equal(first[n], kept[n]) for n in first)
-    assert made.accuracy[1, 0] == made.accuracy[3, 0]
+    assert made.record.accuracy[1, 0] == made.record.accuracy[3, 0]
     assert made.strategy.stored_bytes() == {"earlier": 2 * sum(4 * t.numel() for t in first.values())}
 
 
@@ -37,7 +37,7 @@ def test_warm_start_begins_where_the_last_network_ended_and_separate_does_not():
 def test_scratch_learns_each_task_as_if_it_were_alone():
     whole = train(Scratch, TinyStream("task"), epochs=8)
     alone = train(Separate, TinyStream("task"), epochs=8)
-    np.testing.assert_array_equal(np.diagonal(whole.accuracy[1:]), np.diagonal(alone.accuracy[1:]))
+    np.testing.assert_array_equal(np.diagonal(whole.record.accuracy[1:]), np.diagonal(alone.record.accuracy[1:]))
 
 
 @pytest.mark.parametrize("after", [0, 1, 2])

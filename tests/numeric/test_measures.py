@@ -421,7 +421,7 @@ def test_what_a_head_forgot_is_won_back_where_the_task_is_told() -> None:
     running.evaluate_row(2)
     running.close()
     found = look.result()
-    assert running.accuracy[2, 0] < 0.1
+    assert running.record.accuracy[2, 0] < 0.1
     assert found["probe_all"].values[1, 0] < 0.8
     assert found["recovered_by_new_head"].values[0] == pytest.approx(1, abs=0.05)
 
@@ -451,7 +451,7 @@ def test_savings_relearn_in_training_mode(monkeypatch: pytest.MonkeyPatch) -> No
     running.evaluate_row(0)
     measure.start(running.strategy, stream)
     running.run_task(0)
-    trained = running.task_steps[0]
+    trained = running.record.task_steps[0]
     monkeypatch.setattr(dropout, "uniform", drawn)
     running.strategy.eval()
     measure.after_task(1, running.strategy, stream)

@@ -181,6 +181,6 @@ def test_a_strong_penalty_holds_important_weights_and_leaves_the_others():
     runs = {s: train(EWC, stream, epochs=6, strength=s) for s in (0.0, 1000.0)}
     moved = {}
     for strength, engine in runs.items():
-        accuracy = engine.accuracy[1:]
+        accuracy = engine.record.accuracy[1:]
         moved[strength] = float((np.diagonal(accuracy) - accuracy[-1])[:-1].mean())
     assert moved[1000.0] < moved[0.0]

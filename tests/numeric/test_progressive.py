@@ -79,8 +79,8 @@ def test_earlier_columns_stay_bit_equal_and_never_forget():
     made.run_task(2)
     after = state(made.strategy.earlier[0])
     assert all(torch.equal(before[n], after[n]) for n in before)  # running statistics included
-    assert made.accuracy[1, 0] == made.accuracy[3, 0]
-    assert np.diagonal(made.accuracy[1:]).min() > 0.8
+    assert made.record.accuracy[1, 0] == made.record.accuracy[3, 0]
+    assert np.diagonal(made.record.accuracy[1:]).min() > 0.8
 
 
 def test_without_adapters_the_columns_are_separate():

@@ -95,7 +95,7 @@ def test_a_fixed_covariance_stays():
 
 def test_nothing_is_trained_after_the_freeze():
     trained = train(NCM, TinyStream("class"), epochs=2, after=1)
-    assert trained.task_steps == [10, 0, 0]
+    assert trained.record.task_steps == [10, 0, 0]
 
 
 @pytest.mark.parametrize(("kind", "normalise"), [(NCM, False), (NCM, True), (SLDA, False)])

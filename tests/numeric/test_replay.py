@@ -196,7 +196,7 @@ def test_rehearsal_mixes_the_memory_into_the_epoch():
     engine = train(Rehearsal, TinyStream("class"), memory_size=20, epochs=1)
     memory = engine.strategy.memory
     assert [len(memory.slots(k)) for k in range(3)] == [6, 6, 6]
-    assert engine.task_steps == [5, 10, 10]  # 80 samples; 80 + 4 x 20; 80 + 4 x 20, in batches of 16
+    assert engine.record.task_steps == [5, 10, 10]  # 80 samples; 80 + 4 x 20; 80 + 4 x 20, in batches of 16
 
 
 @pytest.mark.parametrize(("per", "size"), [("both", 4), ("class", 4), ("task", 8)])

@@ -237,7 +237,7 @@ def test_gdumb_trains_a_new_network_on_equal_shares(scenario):
     assert torch.bincount(memory["task"]).tolist() == [4, 4, 4]
     assert torch.bincount(memory["group"]).tolist() == [2] * 6
     assert running.strategy.learner is not first
-    assert running.samples == 3 * 2 * 12
+    assert running.record.samples == 3 * 2 * 12
 
 
 def test_cutmix_boxes():

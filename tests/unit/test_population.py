@@ -63,7 +63,7 @@ def close(alone, together):
         assert a.keys() == b.keys()
         for name in a:
             torch.testing.assert_close(a[name], b[name], rtol=1e-5, atol=2e-5, msg=lambda m, n=name: f"{n}: {m}")
-        np.testing.assert_allclose(other.accuracy, one.accuracy, atol=0.051, rtol=0)
+        np.testing.assert_allclose(other.record.accuracy, one.record.accuracy, atol=0.051, rtol=0)
 
 
 def both(**options):
@@ -349,7 +349,7 @@ def test_early_stopping_ends_each_replica_at_its_own_time(monkeypatch):
 
     monkeypatch.setattr(Engine, "check_stopping", stop)
     population = both(epochs=5)
-    assert [e.task_steps for e in population.engines] == [[10] * 3, [20] * 3, [25] * 3]
+    assert [e.record.task_steps for e in population.engines] == [[10] * 3, [20] * 3, [25] * 3]
 
 
 def test_neighbours():

@@ -65,7 +65,7 @@ def test_a_generative_classifier_is_judged_by_its_models():
     """The learner's loss never falls: with it every task ended after three epochs."""
     engine = make(GenerativeClassifier, epochs=8, hidden=(32,), latent=4)
     engine.run()
-    assert min(engine.task_steps) > 3 * engine.schedule.steps_per_epoch
+    assert min(engine.record.task_steps) > 3 * engine.schedule.steps_per_epoch
 
 
 class Scripted(Naive):

@@ -206,10 +206,10 @@ def test_no_tracker_changes_a_run(tmp_path):
         tracker.start(facts(tmp_path))
     with pytest.warns(UserWarning, match="Breaks"):
         watched.run()
-    np.testing.assert_array_equal(plain.accuracy, watched.accuracy)
+    np.testing.assert_array_equal(plain.record.accuracy, watched.record.accuracy)
     np.testing.assert_array_equal(plain.results().train_loss, watched.results().train_loss)
     rows = [e for e in read_events(tmp_path) if e["event"] == "row"]
-    np.testing.assert_array_equal([r["accuracy"] for r in rows], plain.accuracy)
+    np.testing.assert_array_equal([r["accuracy"] for r in rows], plain.record.accuracy)
 
 
 @pytest.mark.parametrize(
