@@ -3,10 +3,8 @@
 import io
 import json
 import os
-import pickle
 import resource
 import shutil
-import signal
 import subprocess
 import time
 import warnings
@@ -27,7 +25,6 @@ from cl.folder import RunFolder
 from cl.live import read as read_live
 from cl.report.terminal import show
 from cl.results import Results
-from cl.signals import Interrupted, listening
 
 SMALL = [
     "stream=split_digits",
@@ -361,24 +358,6 @@ def test_data_swapped_between_a_cut_and_its_resume_are_refused(tmp_path, monkeyp
     one_line(capsys, "stream (saved ", "resume=never")
     files(tmp_path, 0)
     assert main([*words, "resume=auto"]) == 0
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_second_signal_ends_at_once(number):
-    before = signal.getsignal(number)
-    with listening() as request:
-        os.kill(os.getpid(), number)
-        assert request.number == number
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(number) is before
-
-
-def test_interrupted_comes_home_from_a_worker():
-    found = pickle.loads(pickle.dumps(Interrupted(signal.SIGTERM)))
-    assert (found.number, str(found)) == (signal.SIGTERM, "ended by SIGTERM")
 
 
 def test_what_failed_is_repeated_only_when_asked(tmp_path, monkeypatch, capsys, whole):

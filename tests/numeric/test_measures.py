@@ -7,11 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import RidgeClassifier
 from sklearn.metrics import confusion_matrix, log_loss
-from sklearn.neighbors import NearestCentroid
-from sklearn.preprocessing import StandardScaler
-from torch import Tensor, nn
+from torch import nn
 
 from cl import objectives
 from cl.build import construct, locate
@@ -19,7 +16,6 @@ from cl.cli.compose import compose
 from cl.engine import Engine
 from cl.errors import ConfigError
 from cl.evaluator import EvaluationOptions
-from cl.learners import dropout
 from cl.learners.cnn import CNN
 from cl.learners.mlp import MLP
 from cl.learners.recurrent import GRU
@@ -31,9 +27,7 @@ from cl.strategy import Network, Strategy
 from cl.streams.data import Data
 from cl.testing import TinyStream
 from cl.testing.tiny import adam, state
-from cl.testing.tiny import engine as tiny_engine
 from cl.training import TrainingOptions
-from strategies.joint import Joint
 
 MAKERS = {
     "predictions": predictions.Predictions,
@@ -169,31 +163,6 @@ def test_fine_tuning_takes_old_classes_for_new_ones() -> None:
     np.testing.assert_allclose(values(results, "nll")[2], results.loss[0, 3], rtol=1e-5)
 
 
-def test_ridge_is_scikit_learns() -> None:
-    rng = np.random.default_rng(2)
-    for n, d, classes in ((80, 10, 3), (20, 40, 2), (30, 30, 5)):
-        x, y, test = rng.normal(size=(n, d)) * 3 + 1, rng.integers(0, classes, n) * 2, rng.normal(size=(50, d))
-        scaler = StandardScaler().fit(x)
-        reference = RidgeClassifier(alpha=1.0).fit(scaler.transform(x), y).predict(scaler.transform(test))
-        np.testing.assert_array_equal(probes.ridge(torch.tensor(x), torch.tensor(y), torch.tensor(test)), reference)
-
-
-def test_nearest_mean_is_scikit_learns() -> None:
-    rng = np.random.default_rng(3)
-    x, y, test = rng.normal(size=(60, 8)), rng.integers(0, 4, 60) + 3, rng.normal(size=(50, 8))
-    reference = NearestCentroid().fit(x, y).predict(test)
-    np.testing.assert_array_equal(probes.nearest_mean(torch.tensor(x), torch.tensor(y), torch.tensor(test)), reference)
-
-
-def test_probes_find_what_the_head_forgot() -> None:
-    results = engine([probes.Probes(None)], epochs=20).run()
-    assert results.accuracy[0, 3, 0] < 0.2
-    assert values(results, "probe_task")[2, 0] > 0.8
-    own = results.accuracy[0]
-    expected = (values(results, "probe_all")[2, 0] - own[3, 0]) / (own[1, 0] - own[3, 0])
-    assert values(results, "recovered_by_new_head")[0] == pytest.approx(expected, abs=1e-6)
-
-
 def test_cka_by_gram_matrices() -> None:
     rng = np.random.default_rng(4)
     x, y = rng.normal(size=(40, 7)), rng.normal(size=(40, 5))
@@ -312,26 +281,6 @@ def test_fisher_overlap_by_hand() -> None:
     assert interference.overlap(a, b) == pytest.approx(1 - frechet)
 
 
-def test_savings_by_hand() -> None:
-    fresh = np.array([0.5, 0.6, 0.7, 0.8, 0.9])
-    assert savings.savings(fresh, np.array([0.85, 0.9, 0.9, 0.9, 0.9]), 0.05) == 1.0
-    assert savings.savings(fresh, np.array([0.5, 0.7, 0.9, 0.9, 0.9]), 0.0) == 0.5
-    assert savings.savings(fresh, np.array([0.5, 0.5, 0.5, 0.5, 0.5]), 0.0) == -0.25
-    assert np.isnan(savings.savings(np.full(3, 0.9), fresh[:3], 0.0))
-
-
-def test_an_untrained_network_saves_nothing_and_joint_training_everything() -> None:
-    measure = savings.Savings(steps=20, batch_size=16, lr=0.01)
-    running = engine([], "domain")
-    running.strategy.eval()
-    measure.start(running.strategy, running.stream)
-    measure.after_task(2, running.strategy, running.stream)
-    np.testing.assert_array_equal(measure.result()["savings"].values, [0, 0, np.nan])
-    measure = savings.Savings(steps=20, batch_size=16, lr=0.01, tolerance=0.1)
-    joint = engine([measure], "domain", epochs=20, make=Joint).run()
-    np.testing.assert_array_equal(values(joint, "savings"), [1, 1, np.nan])
-
-
 @pytest.mark.parametrize("name", ["frozen", "ncm", "packnet", "progressive", "generative_classifier"])
 def test_strategies_that_freeze_or_grow_can_be_looked_at(name: str) -> None:
     config = compose([f"strategy={name}"])["strategy"]
@@ -395,71 +344,6 @@ def test_gated_units_are_silent_in_what_is_seen_of_them() -> None:
     """With 3 of 4 units off in every task, as many are dormant at least."""
     made = engine([plasticity.Plasticity()], "task", epochs=2, make=partial(strategy_class("xdg"), share=0.75))
     assert (values(made.run(), "dormant_units") >= 0.75).all()
-
-
-class Same(TinyStream):
-    """Every task shows the samples of the first under labels of its own."""
-
-    def _split(self, k: int, first: int, last: int) -> Data:
-        index = torch.cat([torch.arange(c * self._total + first, c * self._total + last) for c in (0, 1)])
-        return Data(self._x, index, torch.tensor(self.info.task_classes[k]).repeat_interleave(last - first), k)
-
-
-def test_what_a_head_forgot_is_won_back_where_the_task_is_told() -> None:
-    """Only the rows of the first head are exchanged; one head for all would mix up the two tasks and find .5."""
-    stream, look = Same("task", tasks=2), probes.Probes(None)
-    running = tiny_engine(Strategy, stream, epochs=15)
-    running.measures = [look]
-    running.evaluate_row(0)
-    running.run_task(0)
-    running.begin(1)
-    running.train()
-    running.end()
-    head = running.strategy.learner.head
-    with torch.no_grad():
-        head.weight[:2], head.bias[:2] = head.weight[[1, 0]], head.bias[[1, 0]]
-    running.evaluate_row(2)
-    running.close()
-    found = look.result()
-    assert running.record.accuracy[2, 0] < 0.1
-    assert found["probe_all"].values[1, 0] < 0.8
-    assert found["recovered_by_new_head"].values[0] == pytest.approx(1, abs=0.05)
-
-
-def test_savings_relearn_in_training_mode(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Batch statistics follow, dropout draws anew at every step, and every look is in evaluation mode."""
-    looks: list[tuple[bool, int]] = []
-
-    def look(strategy: Strategy, *_: Any) -> float:
-        norm = next(m for m in strategy.learner.modules() if isinstance(m, nn.BatchNorm1d))
-        looks.append((norm.training, int(norm.num_batches_tracked)))
-        return 0.0
-
-    monkeypatch.setattr(savings, "_accuracy", look)
-    masks: list[Tensor] = []
-    draw = dropout.uniform
-
-    def drawn(*arguments: Any) -> Tensor:
-        masks.append(draw(*arguments))
-        return masks[-1]
-
-    stream = TinyStream("task", tasks=2)
-    running = tiny_engine(
-        Strategy, stream, lambda info: MLP(info.input_shape, 4, hidden=(16,), norm="batch", dropout=0.5), epochs=1
-    )
-    measure = savings.Savings(steps=4, batch_size=16)
-    running.evaluate_row(0)
-    measure.start(running.strategy, stream)
-    running.run_task(0)
-    trained = running.record.task_steps[0]
-    monkeypatch.setattr(dropout, "uniform", drawn)
-    running.strategy.eval()
-    measure.after_task(1, running.strategy, stream)
-    assert [training for training, _ in looks] == [False] * 6
-    assert [steps for _, steps in looks] == [0, 2, 4, trained, trained + 2, trained + 4]
-    fresh, again = masks[:4], masks[4:]
-    assert all(map(torch.equal, fresh, again))
-    assert not any(torch.equal(fresh[0], later) for later in fresh[1:])
 
 
 def test_a_unit_whose_sign_changes_from_place_to_place_is_not_dormant() -> None:
