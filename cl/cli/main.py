@@ -1,12 +1,14 @@
 """The command ``lethe``: finds subcommands by walking `cl.cli.commands` and runs one."""
 
 import ast
+import atexit
 import importlib
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from cl import __version__
 from cl.errors import ConfigError, LetheError, nearest
@@ -95,10 +97,29 @@ def main(argv: list[str] | None = None) -> int:
     return code
 
 
+def entry() -> NoReturn:
+    """Run the process's arguments and end the process with the exit code.
+
+    Where nothing is left that needs it, without Python's own end, which takes torch apart piece by piece: an eighth of
+    a second, for memory that the system takes back anyway. What was registered for the end is done as ever.
+    """
+    code = main()
+    watched = sys.gettrace() or sys.getprofile() or sys.flags.inspect or "coverage" in sys.modules
+    if watched or any(not t.daemon for t in threading.enumerate() if t is not threading.main_thread()):
+        sys.exit(code)
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:  # Python tells it, and changes the exit code
+        sys.exit(code)
+    os._exit(code)
+
+
 def _silence(stream: TextIO) -> None:
     """Send what is still buffered nowhere, so that the interpreter does not complain at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

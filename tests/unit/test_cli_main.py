@@ -122,6 +122,34 @@ def test_a_closed_pipe_is_quiet():
     assert process.wait() == 0
 
 
+@pytest.mark.parametrize(
+    ("before", "last"),
+    [
+        ("", ["hook"]),
+        ("threading.Thread(target=lambda: (time.sleep(0.3), print('thread'))).start()", ["thread", "hook", "deleted"]),
+        ("sys.modules['coverage'] = sys", ["hook", "deleted"]),
+    ],
+)
+def test_what_waits_for_the_end_is_done_and_nothing_is_taken_apart_in_vain(before, last):
+    script = f"""
+import atexit, sys, threading, time
+from cl.cli.main import entry
+
+class Told:
+    def __del__(self):
+        print("deleted")
+
+kept = Told()
+atexit.register(print, "hook")
+sys.argv[1:] = ["list", "nothing"]
+{before}
+entry()
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()) == (2, last)
+    assert done.stderr.startswith("error: Expected ")
+
+
 def test_unknown_kind_names_the_known_ones(capsys):
     assert cli.main(["list", "strategyes"]) == 2
     assert "(did you mean strategies?)" in capsys.readouterr().err

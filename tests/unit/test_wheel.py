@@ -68,7 +68,7 @@ def third_party(source: str) -> set[str]:
 def test_wheel_names_command_licence_and_python(wheel):
     archive = zipfile.ZipFile(wheel)
     info = next(n for n in archive.namelist() if n.endswith(".dist-info/METADATA")).rpartition("/")[0]
-    assert "lethe = cl.cli.main:main" in archive.read(f"{info}/entry_points.txt").decode()
+    assert "lethe = cl.cli.main:entry" in archive.read(f"{info}/entry_points.txt").decode()
     metadata = archive.read(f"{info}/METADATA").decode()
     for line in ("Name: lethe", "Requires-Python: >=3.10", "License-Expression: MIT", "Requires-Dist: torch>=2.6"):
         assert line in metadata.splitlines()
