@@ -2,8 +2,10 @@
 
 import json
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +184,7 @@ def markdown(table: Table, measured: Sequence[Measured], command: str, date: str
     order = [(c.row, c.column) for c in table.cells]
     shown = [found for cell in order if (found := rows.get(cell, kept.get(cell, "")))]
     commands = [line for line in before.splitlines() if line.startswith("`lethe reproduce ")]
-    commands = [line for line in commands if not line.startswith(f"`{command}`")] if kept else []
+    commands = [line for line in commands if any(_made(line, *cell) for cell in kept)]
     lines = [f"## {table.title}", "", f"Source: {table.source}.", ""]
     for line in (*commands, f"`{command}`, {date}."):
         lines += [line, ""]
@@ -219,6 +221,16 @@ def _rows(section: str) -> dict[tuple[str, str], str]:
     """Return the rows of a section's table by (row, column)."""
     lines = [line for line in section.splitlines() if line.startswith("| ")][1:]
     return {(line.split(" | ")[0].removeprefix("| "), line.split(" | ")[1]): line for line in lines}
+
+
+def _made(line: str, row: str, column: str) -> bool:
+    """Return True if the command that a line of a section quotes made this cell."""
+    words = shlex.split(line.split("`")[1])
+    chosen = {
+        kind: [after for word, after in pairwise(words) if word == f"--{kind}"] or [cell]
+        for kind, cell in (("row", row), ("column", column))
+    }
+    return row in chosen["row"] and column in chosen["column"]
 
 
 def section(path: Path, name: str) -> str:

@@ -105,6 +105,11 @@ def test_cells_that_were_not_run_again_stay_with_their_command(tmp_path):
     assert both.index("--row two`, monday") < both.index("--row one`, friday")
     assert both.index("| one | c | 50 | 10.00 | 1 | below |") < both.index("| two | c | 50 | 50.00 | 1 |")
     assert "1 of 2 cells" in both
+    more = reproduce.markdown(table, first, "lethe reproduce x --seeds 5 --row one --column c", "saturday", both)
+    assert "friday" not in more
+    assert "monday" in more
+    other = reproduce.markdown(table, first, "lethe reproduce x --row one a=1", "tuesday", more)
+    assert "saturday" not in other
     anew = [reproduce.Measured(c, (50.0,)) for c in table.cells]
     whole = reproduce.markdown(table, anew, "lethe reproduce x", "sunday", both)
     assert "2 of 2 cells" in whole
