@@ -38,7 +38,8 @@ class World:
         """Return this process's part of a batch, and its share of the samples."""
         n = len(batch.y)
         first, last = n * self.rank // self.size, n * (self.rank + 1) // self.size
-        part = Batch(batch.x[first:last], batch.y[first:last], batch.task[first:last], batch.key)
+        stored = None if batch.stored is None else batch.stored[first:last]
+        part = Batch(batch.x[first:last], batch.y[first:last], batch.task[first:last], batch.key, stored)
         return part, (last - first) / n
 
     def agree(self, value: Any) -> Any:

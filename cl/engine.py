@@ -167,6 +167,9 @@ class Engine:
         held_out = own if data.validation is None else data.validation
         self.stopping = EarlyStopping(self.options.patience, held_out, strategy)
         self.schedule = Schedule(len(data), self.options, self.seed, k, data.tasks, data.batch_scale)
+        if self.every is not None and 0 < self.schedule.steps < self.every:
+            steps = f"{self.schedule.steps} step{'s' * (self.schedule.steps > 1)}"
+            self.update.tell(f"evaluation.every={self.every} measures nothing within tasks of {steps}")
         self.losses = torch.zeros(self.schedule.steps, device=self.device)
         self.online_scores = torch.zeros(self.schedule.steps if self.watches else 0, device=self.device)
         if state is not None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from cl.batch import Batch
 from cl.errors import expect
 from cl.learners.base import Learner
-from cl.memory import join, sample_fields
+from cl.memory import augmented, join, sample_fields
 from cl.memory.base import Fields
 from cl.objectives import IGNORE
 from cl.strategy import Aux, Paper
@@ -30,7 +30,10 @@ class DER(ER):
         memory_size, per, memory, groups, replay_batch, draw, recall_from: see `ER`; `replay_batch` is at least 1.
         alpha: weight of the replayed logits, >= 0 (the paper: 0.1 to 1).
 
-    Differs from the paper: inputs are stored as the network saw them, so that augmentation is not drawn anew.
+    z are those of the image as it was augmented then, and are compared to those of the image augmented anew, as in the
+    authors' code.
+
+    Differs from the paper: batch and replay go through the network in one forward pass, see `ER`.
     """
 
     paper: ClassVar[Paper | None] = Paper(
@@ -90,7 +93,9 @@ class DER(ER):
 
     def drawn(self, batch: Batch, purpose: str) -> tuple[Fields, Tensor]:
         """Draw the samples of one part of the loss; see `Memory.sample`."""
-        return self.memory.sample(self.replay_batch or len(batch.y), batch.key, self.chances(), purpose=purpose)
+        n = self.replay_batch or len(batch.y)
+        fields, valid = self.memory.sample(n, batch.key, self.chances(), purpose=purpose)
+        return augmented(self.info, fields, batch.key, purpose), valid
 
     def kept(self, batch: Batch, aux: Aux) -> Fields:
         """Return what is stored of a batch, its logits among it."""

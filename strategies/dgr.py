@@ -34,7 +34,8 @@ class DGR(Strategy):
         generator: ``connected``, or ``recurrent`` layers over the steps, for streams of sequences.
         replay_batch: samples generated a step; None = as many as the incoming batch.
         targets: ``hard`` (the old network's most likely class; Shin et al.) or ``soft`` (distillation; van de Ven).
-        temperature: T > 0 of soft targets; their loss is multiplied by T^2 (Hinton et al. 2015).
+        temperature: T > 0 of soft targets.
+        squared_temperature: True multiplies their loss by T^2 (Hinton et al. 2015).
         weighting: ``tasks``: 1/k of the loss on new data and (1 - 1/k) of the loss on replay at task k = 1, 2...;
             ``sum``: new + w replay; ``share``: (1 - w) new + w replay.
         replay_weight: w of ``sum`` (>= 0) and ``share`` (in [0, 1]).
@@ -54,7 +55,7 @@ class DGR(Strategy):
 
     old: Tensor
     only_with: ClassVar[Conditions] = {
-        "temperature": {"targets": ("soft",)},
+        **{name: {"targets": ("soft",)} for name in ("temperature", "squared_temperature")},
         "replay_weight": {"weighting": ("sum", "share")},
     }
 
@@ -68,6 +69,7 @@ class DGR(Strategy):
         replay_batch: int | None = None,
         targets: str = "soft",
         temperature: float = 2.0,
+        squared_temperature: bool = True,
         weighting: str = "tasks",
         replay_weight: float = 1.0,
         generator: str = "connected",
@@ -85,6 +87,7 @@ class DGR(Strategy):
         expect(generator in known, "strategy.generator", f"in {list(known)} on this stream", generator)
         self.replay_batch, self.weighting, self.replay_weight = replay_batch, weighting, replay_weight
         self.targets, self.temperature = targets, temperature
+        self.scale = temperature**2 if squared_temperature else 1.0
         self.generator = generator_for(info, hidden, latent, likelihood, generator == "recurrent")
         self.k = 0
         self.teacher: Learner | None = None
@@ -103,7 +106,7 @@ class DGR(Strategy):
         else:
             among, before = self.allowed(replay.task), self.allowed_before(replay.task)
             losses = distillation_loss(logits, teacher, self.temperature, among, before, self.real(replay.x))
-            past = losses.mean() * self.temperature**2
+            past = losses.mean() * self.scale
         past = past + self.generator_loss(replay.x, batch.key, "replay")
         if self.weighting == "tasks":
             return (new + self.k * past) / (self.k + 1)

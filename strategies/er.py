@@ -9,7 +9,19 @@ from cl.batch import Batch
 from cl.build import Conditions
 from cl.errors import ConfigError, expect
 from cl.learners.base import Learner
-from cl.memory import SELECTIONS, Balanced, Memory, Reservoir, Ring, groups_of, join, sample_fields, slots
+from cl.memory import (
+    SELECTIONS,
+    Balanced,
+    Memory,
+    Reservoir,
+    Ring,
+    augmented,
+    groups_of,
+    join,
+    kept_inputs,
+    sample_fields,
+    slots,
+)
 from cl.memory.base import Fields
 from cl.strategy import Aux, Paper, Strategy
 from cl.streams.base import StreamInfo
@@ -40,8 +52,10 @@ class ER(Strategy):
             et al. 2022).
         replay_weight: w of ``sum`` (>= 0) and ``share`` (in [0, 1]).
 
-    Differs from the paper: inputs are stored as the network saw them, so that augmentation is not drawn anew. Batch and
-    replay go through the network in one forward pass, here and in DER, DER++ (its
+    Where the stream augments, samples are kept without it and augmented anew whenever they are recalled; where a task
+    changes its images after that (a permutation, a rotation), they are kept as the network saw them.
+
+    Differs from the paper: batch and replay go through the network in one forward pass, here and in DER, DER++ (its
     logits), ER-ACE and MIR, some of whose authors pass them one by one: that matters with batch normalisation.
     """
 
@@ -126,7 +140,8 @@ class ER(Strategy):
     def recall(self, batch: Batch) -> tuple[Fields, Tensor]:
         """Return the samples to replay and which of them are valid; see `Memory.sample`."""
         n = len(batch.y) if self.replay_batch is None else self.replay_batch
-        return self.memory.sample(n, batch.key, self.chances())
+        fields, valid = self.memory.sample(n, batch.key, self.chances())
+        return augmented(self.info, fields, batch.key, "replay"), valid
 
     def chances(self) -> Tensor | None:
         """Return the relative chance of each slot to be recalled: (M,), or None where all have the same."""
@@ -152,4 +167,9 @@ class ER(Strategy):
 
     def kept(self, batch: Batch, aux: Aux) -> Fields:
         """Return what is stored of a batch: (B, ...) for every field of the memory."""
-        return {"x": batch.x, "y": batch.y, "task": batch.task, "stage": self.tasks_seen.expand(len(batch.y))}
+        return {
+            "x": kept_inputs(self.info, batch),
+            "y": batch.y,
+            "task": batch.task,
+            "stage": self.tasks_seen.expand(len(batch.y)),
+        }

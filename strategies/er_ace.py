@@ -26,14 +26,14 @@ class ERACE(ER):
 
     Args:
         learner, info: see `Strategy`.
-        memory_size, per, memory, groups, replay_batch, draw: see `ER`; `replay_batch` is at least 1.
+        memory_size, per, memory, groups, replay_batch, draw, recall_from: see `ER`; `replay_batch` is at least 1.
         replay_weight: w, >= 0 (the paper: 1).
         compete: which classes the incoming samples are ranked among: those of the ``batch`` (the paper's formula), or
             also the ``unseen``, from the highest label seen so far on (the authors' code); outputs of a growing head
             that no task has used yet take no part, as ever (the authors' head has all from the start).
 
-    Differs from the paper: inputs are stored as the network saw them, so that augmentation is not drawn anew. The
-    authors' code classifies by 10 times the cosine of features and weights, here the learner's head is linear.
+    Differs from the paper: batch and replay go through the network in one forward pass, see `ER`; the authors' code
+    classifies by 10 times the cosine of features and weights, here the learner's head is linear.
     """
 
     paper: ClassVar[Paper | None] = Paper(
@@ -56,8 +56,11 @@ class ERACE(ER):
         draw: str = "uniform",
         replay_weight: float = 1.0,
         compete: str = "batch",
+        recall_from: str = "all",
     ) -> None:
-        super().__init__(learner, info, memory_size, per, memory, groups, replay_batch, draw, "sum", replay_weight)
+        super().__init__(
+            learner, info, memory_size, per, memory, groups, replay_batch, draw, "sum", replay_weight, recall_from
+        )
         expect(replay_batch is None or replay_batch > 0, "strategy.replay_batch", "> 0 or null", replay_batch)
         expect(info.target != "real", "stream", "with classes (er_ace limits a cross-entropy to some)", info.target)
 

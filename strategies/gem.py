@@ -8,7 +8,7 @@ from torch import Tensor
 from cl.batch import Batch
 from cl.errors import expect
 from cl.learners.base import Learner
-from cl.memory import Exemplars, Ring, sample_fields, slots
+from cl.memory import Exemplars, Ring, augmented, kept_inputs, sample_fields, slots
 from cl.projection import cone, flatten, reference_gradients, unflatten
 from cl.strategy import Aux, Paper, Strategy
 from cl.streams.base import StreamInfo, Task
@@ -80,7 +80,7 @@ class GEM(Strategy):
             share = self.memory.share
             slots = torch.arange(task * share, (task + 1) * share, device=batch.y.device)
             slots = slots[self.memory.filled[slots]]
-        fields = self.memory.read(slots)
+        fields = augmented(self.info, self.memory.read(slots), batch.key, f"task/{task}")
         recalled = Batch(fields["x"], fields["y"], fields["task"], batch.key)
         return reference_gradients(self, grads, recalled, torch.ones_like(slots, dtype=torch.bool))
 
@@ -88,7 +88,7 @@ class GEM(Strategy):
         """Keep the batch in the share of the present task, where every task has one."""
         if isinstance(self.memory, Ring):
             group = self.tasks_seen.expand(len(batch.y))
-            self.memory.add({"x": batch.x, "y": batch.y, "task": batch.task}, batch.key, group)
+            self.memory.add({"x": kept_inputs(self.info, batch), "y": batch.y, "task": batch.task}, batch.key, group)
 
     def grow(self, k: int) -> None:
         """Note how many tasks came before."""

@@ -11,7 +11,7 @@ from cl.batch import Batch
 from cl.errors import expect
 from cl.evaluator import evaluating
 from cl.learners.base import Learner
-from cl.memory import Memory, sample_fields, slots
+from cl.memory import Memory, augmented, kept_inputs, sample_fields, slots
 from cl.seeding import uniform
 from cl.strategy import Aux, Paper
 from cl.streams.base import StreamInfo
@@ -87,7 +87,7 @@ class GSS(ER):
         rivals_score = memory["score"][rival]
         wins = uniform(batch.key, (size,), "duel") * (rivals_score + score) < rivals_score
         room = free < memory.capacity
-        values = {"x": batch.x, "y": batch.y, "task": batch.task, "score": score}
+        values = {"x": kept_inputs(self.info, batch), "y": batch.y, "task": batch.task, "score": score}
         memory.write(torch.where(room, free, rival), room | (wins & below), values)
 
     def rivals(self, size: int, key: Tensor) -> Tensor:
@@ -109,6 +109,7 @@ class GSS(ER):
     def _scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
         groups = max(1, min(self.comparisons, self.memory.capacity // self.comparison_batch))
         fields, valid = self.memory.sample(groups * self.comparison_batch, batch.key, purpose="comparisons")
+        fields = augmented(self.info, fields, batch.key, "comparisons")
         drawn = (fields["x"].to(batch.x.dtype), fields["y"], fields["task"], valid)
         parts = [torch.unflatten(t, 0, (groups, self.comparison_batch)) for t in drawn]
         reference: Any = vmap(self.direction, chunk_size=CHUNK)(*parts)

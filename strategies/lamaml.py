@@ -11,7 +11,7 @@ from cl.batch import Batch
 from cl.build import Conditions
 from cl.errors import expect
 from cl.learners.base import Learner
-from cl.memory import Reservoir, join, sample_fields, slots
+from cl.memory import Reservoir, augmented, join, kept_inputs, sample_fields, slots
 from cl.parameters import PerParameter
 from cl.seeding import derive
 from cl.strategy import Paper, Strategy
@@ -99,11 +99,12 @@ class LaMAML(Strategy):
             key = batch.key + derive(0, "glance", glance)
             fields, valid = self.memory.sample(self.replay_batch, key)
             stored = int(valid.sum())
-            known = {name: value[:stored] for name, value in fields.items()}
+            known = augmented(self.info, {name: value[:stored] for name, value in fields.items()}, key, "replay")
             seen = join(batch, known, valid[:stored]) if stored else batch
             losses.append(self.meta_step(batch._replace(key=key), seen._replace(key=key)))
             if glance == 0 and update.last:
-                self.memory.add({"x": batch.x, "y": batch.y, "task": batch.task}, batch.key)
+                kept = {"x": kept_inputs(self.info, batch), "y": batch.y, "task": batch.task}
+                self.memory.add(kept, batch.key)
         return torch.stack(losses).mean()
 
     def meta_step(self, batch: Batch, seen: Batch) -> Tensor:

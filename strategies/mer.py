@@ -9,7 +9,7 @@ from torch import Tensor
 from cl.batch import Batch
 from cl.errors import expect
 from cl.learners.base import Learner
-from cl.memory import Reservoir, sample_fields, slots
+from cl.memory import Reservoir, augmented, kept_inputs, sample_fields, slots
 from cl.memory.base import Fields
 from cl.seeding import derive, integers
 from cl.strategy import Paper, Strategy
@@ -79,13 +79,13 @@ class MER(Strategy):
 
     def step(self, batch: Batch, update: Updater) -> Tensor:
         """Learn from the samples of a batch one by one; return the mean loss ()."""
-        losses = []
+        losses, kept = [], kept_inputs(self.info, batch)
         for n in range(0, len(batch.y), self.group):
             key = batch.key + derive(0, "mer", n)
             present = part({"x": batch.x, "y": batch.y, "task": batch.task}, n, self.group)
             losses.append(self.learn(present, key, update))
             if update.last:
-                self.memory.add(present, key)
+                self.memory.add(present | part({"x": kept}, n, self.group), key)
         return torch.stack(losses).mean()
 
     def learn(self, present: Fields, key: Tensor, update: Updater) -> Tensor:
@@ -99,6 +99,7 @@ class MER(Strategy):
             if self.batch_size > 1:
                 recalled, known = self.memory.sample((self.batch_size - 1) * self.group, key, purpose=f"replay/{i}")
                 recalled = part(recalled, 0, int(known.sum()))  # samples that are stored come first
+                recalled = augmented(self.info, recalled, key, f"replay/{i}")
                 valid = len(recalled["y"])
             sequence = [part(recalled, j, self.group) for j in range(0, valid, self.group)]
             place = self.position(len(sequence), key, i)

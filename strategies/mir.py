@@ -11,6 +11,7 @@ from torch.func import functional_call
 from cl.batch import Batch
 from cl.errors import expect
 from cl.learners.base import Learner
+from cl.memory import augmented
 from cl.memory.base import Fields, repeated
 from cl.projection import reference_gradients
 from cl.strategy import Aux, Paper
@@ -86,7 +87,7 @@ class MIR(ER):
         chances = self.chances()
         chance = self.memory.filled.to(torch.float32) if chances is None else self.memory.filled * chances
         slots, valid = self.memory.distinct(self.candidates, batch.key, chance, "replay")
-        fields = self.memory.read(repeated(slots, valid))
+        fields = augmented(self.info, self.memory.read(repeated(slots, valid)), batch.key, "replay")
         drawn = Batch(fields["x"].to(batch.x.dtype), fields["y"], fields["task"], batch.key)
         here = {f"learner.{n}": p.detach() for n, p in self.learner.named_parameters()}
         slope = reference_gradients(self, here, batch, torch.ones_like(batch.task, dtype=torch.bool))

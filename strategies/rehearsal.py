@@ -33,7 +33,7 @@ class Rehearsal(ER):
             (new samples // samples in memory) times (Hsu et al. 2018).
         replay_batch, draw, weighting, replay_weight: see `ER`; for ``step`` alone.
 
-    Differs from the paper: for ``step`` inputs are stored as the network sees them, without augmentation.
+    Differs from the paper: none.
     """
 
     paper: ClassVar[Paper | None] = Paper(

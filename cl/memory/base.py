@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from cl.batch import Batch
 from cl.errors import expect
-from cl.seeding import uniform
+from cl.seeding import derive, uniform
 from cl.streams.base import StreamInfo
 from cl.transform import readable
 
@@ -30,6 +30,27 @@ def sample_fields(info: StreamInfo) -> Fields:
         "y": torch.zeros(y_shape, dtype=y_type),
         "task": torch.zeros((), dtype=torch.long),
     }
+
+
+def kept_inputs(info: StreamInfo, batch: Batch) -> Tensor:
+    """Return what a memory keeps of the inputs of a batch: (B, *input), not augmented where `augmented` can do it."""
+    if info.augment is None or batch.stored is None:
+        return batch.x
+    return info.augment(batch.stored, None)
+
+
+def augmented(info: StreamInfo, fields: Fields, key: Tensor, purpose: str) -> Fields:
+    """Return recalled fields, their inputs augmented anew where the stream augments.
+
+    Args:
+        info: of the stream.
+        fields: recalled samples; x is (n, *input), from `kept_inputs`.
+        key: the step's.
+        purpose: of this recall; two of one step are augmented apart.
+    """
+    if info.augment is None:
+        return fields
+    return fields | {"x": info.augment.again(fields["x"], key + derive(0, f"recalled/{purpose}"))}
 
 
 def groups_of(info: StreamInfo, per: str) -> int:

@@ -48,7 +48,9 @@ class OneByOne:
             if i not in self.next:
                 self.next[i] = next(self.batches[i])
         found = [self.next[i] for i in range(lanes.start, lanes.stop)]
-        return Batch(*(torch.stack(field) for field in zip(*found, strict=True)))
+        x, y, task, key = (torch.stack(field) for field in zip(*(b[:4] for b in found), strict=True))
+        raw = [b.stored for b in found if b.stored is not None]
+        return Batch(x, y, task, key, torch.stack(raw) if len(raw) == len(found) else x)  # vmap takes tensors alone
 
     def taken(self, lanes: slice) -> None:
         """See `Feed`."""
@@ -94,14 +96,14 @@ class Gathered:
             ]
             keys = torch.stack([self.keys[i, step] for i, step in enumerate(steps, lanes.start)])
         rows, y, task = fields
-        x = self.data[0].storage.index_select(0, rows.flatten())
+        stored = self.data[0].storage.index_select(0, rows.flatten())
         if self.alike:
-            x = self.transforms[0](x, None)
+            x = self.transforms[0](stored, None)
             x = x.reshape(*rows.shape, *x.shape[1:])
-        else:
-            x = x.reshape(*rows.shape, *x.shape[1:])
-            x = torch.stack([t(x[i], keys[i]) for i, t in enumerate(self.transforms[lanes])])
-        return Batch(x, y, task, keys)
+            return Batch(x, y, task, keys, x)  # vmap takes tensors alone
+        stored = stored.reshape(*rows.shape, *stored.shape[1:])
+        x = torch.stack([t(stored[i], keys[i]) for i, t in enumerate(self.transforms[lanes])])
+        return Batch(x, y, task, keys, stored)
 
     def taken(self, lanes: slice) -> None:
         """See `Feed`: everything follows from the engines' steps."""

@@ -153,9 +153,11 @@ def _panel(at: "Axes", figure: Figure, panel: Panel) -> None:
     if panel.title:
         at.set_title(panel.title, fontsize=9)
     if figure.x_names:
-        at.set_xticks(
-            range(len(figure.x_names)), figure.x_names, rotation=30 if max(map(len, figure.x_names)) > 4 else 0
-        )
+        slanted = max(map(len, figure.x_names)) > 4
+        at.set_xticks(range(len(figure.x_names)), figure.x_names, rotation=30 if slanted else 0)
+        if slanted:
+            for label in at.get_xticklabels():
+                label.set(ha="right", rotation_mode="anchor")
 
 
 def draw_heat(heat: HeatMap) -> Any:

@@ -66,7 +66,8 @@ def _panel(figure: Figure, panel: Panel, ident: str) -> str:
     inside = [b for b in panel.boundaries if x0 < b < x1]
     if inside:
         parts.append('<path class="bound" d="' + "".join(f"M{at_x.at(b):.1f} 0V1000" for b in inside) + '"/>')
-    parts += [_series(s, at_x, at_y) for s in panel.series]
+    digits = 10 if figure.log else 4  # the page reads values back from places, also those near nothing
+    parts += [_series(s, at_x, at_y, digits) for s in panel.series]
     labels = "".join(_tick("y", at_y.at(t), t, _number(t)) for t in y_ticks) + _x_ticks(figure, at_x, small)
     if figure.named:
         labels += _names(panel, at_x, at_y)
@@ -89,7 +90,7 @@ def _panel(figure: Figure, panel: Panel, ident: str) -> str:
     )
 
 
-def _series(s: Series, at_x: Scale, at_y: Scale) -> str:
+def _series(s: Series, at_x: Scale, at_y: Scale, digits: int) -> str:
     x, y, low, high = at_x(s.x), at_y(s.y), at_y(s.low), at_y(s.high)
     good = np.isfinite(x) & np.isfinite(y)
     sure = good & np.isfinite(low) & np.isfinite(high)
@@ -98,17 +99,19 @@ def _series(s: Series, at_x: Scale, at_y: Scale) -> str:
         for run in _stretches(sure):
             if len(run) > 1:
                 back = run[::-1]
-                shapes += f'<polygon class="band" points="{_points(x[run], high[run])} {_points(x[back], low[back])}"/>'
+                edges = f"{_points(x[run], high[run], digits)} {_points(x[back], low[back], digits)}"
+                shapes += f'<polygon class="band" points="{edges}"/>'
         for run in _stretches(good):
-            shapes += f'<polyline class="line" points="{_points(x[run], y[run])}"/>'
+            shapes += f'<polyline class="line" points="{_points(x[run], y[run], digits)}"/>'
         if good.sum() <= 30:
-            shapes += f'<path class="dot" d="{_dots(x[good], y[good])}"/>'
+            shapes += f'<path class="dot" d="{_dots(x[good], y[good], digits)}"/>'
     else:
         bars = "".join(
-            f"M{a:.4g} {float(h):.4g}V{float(w):.4g}" for a, w, h in zip(x[sure], low[sure], high[sure], strict=True)
+            f"M{a:.{digits}g} {float(h):.{digits}g}V{float(w):.{digits}g}"
+            for a, w, h in zip(x[sure], low[sure], high[sure], strict=True)
         )
         shapes += f'<path class="bar" d="{bars}"/>' if bars else ""
-        shapes += f'<path class="dot" d="{_dots(x[good], y[good])}"/>'
+        shapes += f'<path class="dot" d="{_dots(x[good], y[good], digits)}"/>'
     return f'<g class="s{s.style % STYLES}" data-s="{s.style}" data-label="{escape(s.label, quote=True)}">{shapes}</g>'
 
 
@@ -118,12 +121,12 @@ def _stretches(good: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
     return [run for run in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1) if len(run)]
 
 
-def _points(x: Array, y: Array) -> str:
-    return " ".join(f"{a:.4g},{b:.4g}" for a, b in zip(x, y, strict=True))
+def _points(x: Array, y: Array, digits: int) -> str:
+    return " ".join(f"{a:.{digits}g},{b:.{digits}g}" for a, b in zip(x, y, strict=True))
 
 
-def _dots(x: Array, y: Array) -> str:
-    return "".join(f"M{a:.4g} {b:.4g}h0" for a, b in zip(x, y, strict=True))
+def _dots(x: Array, y: Array, digits: int) -> str:
+    return "".join(f"M{a:.{digits}g} {b:.{digits}g}h0" for a, b in zip(x, y, strict=True))
 
 
 def _tick(axis: str, place: float, value: float, text: str) -> str:

@@ -2,10 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cl.errors import AccessError
 from cl.streams.data import Data, TrainingData, Transform
+from cl.streams.transforms import Pipeline
 
 SCENARIOS = ("task", "domain", "class", "online")
 
@@ -29,6 +30,8 @@ class StreamInfo:
             of zeros, and then the last of the D features is 1 at every real step and 0 at every padded one. Padded
             steps have no target (-100), and learners that read the whole sequence must leave them out.
         codes: where answers are given in bits, the bits of each output (None: never asked for); else None.
+        augment: where the stream augments images and its tasks do not change them, what makes inputs of stored samples
+            and augments inputs again; see `cl.memory.augmented`.
     """
 
     scenario: str
@@ -43,6 +46,7 @@ class StreamInfo:
     vocabulary: int = 0
     padded: bool = False
     codes: tuple[tuple[int, ...] | None, ...] | None = None
+    augment: Pipeline | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,8 @@ class Data:
     def _batch(self, stored: Tensor, positions: Tensor, key: Tensor, augment: bool) -> Batch:
         """Return the batch at `positions` (B,), whose samples (B, *input) were read already."""
         x = self.transform(stored, key if augment else None)
-        return Batch(x, self.labels.index_select(0, positions), self._task.expand(len(positions)), key)
+        raw = stored if self.later is not None else None
+        return Batch(x, self.labels.index_select(0, positions), self._task.expand(len(positions)), key, raw)
 
     def batches(self, positions: Iterable[Tensor], keys: Iterable[Tensor]) -> Iterator[Batch]:
         """Yield one batch for each (positions, key); streamed data reads ahead here."""
@@ -202,4 +203,5 @@ class TrainingData:
                 places.append(place)
         back = torch.cat(places).argsort()
         x, y, task = (torch.cat([getattr(b, field) for b in found])[back] for field in ("x", "y", "task"))
-        return Batch(x, y, task, key)
+        raw = [b.stored for b in found if b.stored is not None]
+        return Batch(x, y, task, key, torch.cat(raw)[back] if len(raw) == len(found) else None)

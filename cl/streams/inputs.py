@@ -80,13 +80,19 @@ class Inputs:
     def pipeline(self, change: Change | None, augment: bool) -> Pipeline | None:
         """Return the transform of a split, or None where there is nothing to do; equal ones are one object."""
         augmentation = self.augmentation if augment else None
+        whole = not self.train.dtype.is_floating_point
         if change is not None:
-            return Pipeline(self._at_hand, change, self.fill, augmentation, self.peak)
+            return Pipeline(self._at_hand, change, self.fill, augmentation, self.peak, whole)
         if augment not in self._pipelines:
             idle = self._at_hand is None and augmentation is None
-            made = None if idle else Pipeline(self._at_hand, None, self.fill, augmentation, self.peak)
+            made = None if idle else Pipeline(self._at_hand, None, self.fill, augmentation, self.peak, whole)
             self._pipelines[augment] = made
         return self._pipelines[augment]
+
+    @property
+    def again(self) -> Pipeline | None:
+        """The transform of training samples where it augments and no task changes them, else None."""
+        return None if self.augmentation is None else self.pipeline(None, augment=True)
 
     @cached_property
     def digest(self) -> bytes:

@@ -131,6 +131,7 @@ class TaskStream(Stream):
             sequence=self.table.sequence,
             vocabulary=self.table.vocabulary,
             padded=self.table.padded,
+            augment=None if any(piece.change for piece in pieces) else self.inputs.again,
         )
         self._indices: deque[tuple[Tensor, Tensor]] = deque(maxlen=6)
         self._tasks: dict[int, Task] = {}

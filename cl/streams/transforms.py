@@ -43,6 +43,11 @@ class Normalisation:
             out.mul_(self._scale)
         return out if self.plain and self._shift == 0.0 else out.add_(self._shift)
 
+    def inverse(self, x: Tensor) -> Tensor:
+        """Return the stored values of inputs x, up to rounding, as floats of the shape of x."""
+        stored: Tensor = (x - self._shift) / self._scale
+        return stored
+
     def to(self, device: torch.device) -> "Normalisation":
         """Return the normalisation on `device`."""
         return Normalisation(self.scale.to(device), self.shift.to(device))
@@ -188,6 +193,7 @@ class Pipeline:
         fill: the input value of a black pixel.
         augmentation: applied to stored samples when a key is given, or None.
         peak: the stored value that means 1.
+        whole: whether stored values are whole numbers.
     """
 
     def __init__(
@@ -197,9 +203,10 @@ class Pipeline:
         fill: Tensor,
         augmentation: Augmentation | None = None,
         peak: float = 255.0,
+        whole: bool = False,
     ) -> None:
         self.normalise, self.change, self.fill = normalise, change, fill
-        self.augmentation, self.peak = augmentation, peak
+        self.augmentation, self.peak, self.whole = augmentation, peak, whole
 
     def __call__(self, x: Tensor, key: Tensor | None) -> Tensor:
         """Return the network's inputs (B, *input) for stored samples x (B, *input)."""
@@ -210,6 +217,14 @@ class Pipeline:
         if self.normalise is not None:
             x = self.normalise(x)
         return x if self.change is None else self.change(x, self.fill)
+
+    def again(self, x: Tensor, key: Tensor) -> Tensor:
+        """Augment inputs (B, *input) that were made without a key, as if their stored samples were read with this one.
+
+        Only where the task changes nothing: a change of the input (a permutation, a rotation) follows augmentation.
+        """
+        stored = x if self.normalise is None else self.normalise.inverse(x)
+        return self(stored.round() if self.whole else stored, key)
 
     def describe(self) -> str:
         """Return a text that is equal for equal transforms."""

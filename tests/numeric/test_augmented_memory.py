@@ -2,11 +2,16 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from cl.cli.compose import compose
 from cl.errors import AccessError
+from cl.memory import augmented
+from cl.results import Results
+from cl.run import run
 from cl.seeding import step_keys
 from cl.streams import TaskStream
 from cl.streams.base import TrainingView
@@ -15,8 +20,18 @@ from cl.streams.data import Data, TrainingData
 from cl.streams.sources import Digits
 from cl.streams.transforms import Augmentation, Pipeline
 from cl.testing.tiny import engine
+from strategies.agem import AGEM
+from strategies.der import DER
+from strategies.derpp import DERpp
+from strategies.er import ER
+from strategies.er_ace import ERACE
 from strategies.gdumb import GDumb
+from strategies.gem import GEM
+from strategies.gss import GSS
 from strategies.icarl import ICaRL
+from strategies.lamaml import LaMAML
+from strategies.mer import MER
+from strategies.mir import MIR
 from strategies.rehearsal import Rehearsal
 
 KEY = step_keys(0, 0, 0, 1)[0]
@@ -26,6 +41,7 @@ KINDS = [
     (ICaRL, {}),
     (Rehearsal, {"replay": "epoch"}),
 ]
+STEPWISE = [ER, DER, DERpp, ERACE, MIR, GSS, AGEM, GEM, MER, LaMAML]
 
 
 def stream(construction=None, scenario="class", crop=1, **fields):
@@ -95,6 +111,87 @@ def test_samples_recalled_step_by_step_are_inputs():
     memory = after_first_task(Rehearsal, made, replay="step").strategy.memory
     own = inputs(made[0].train)
     assert all((own == x).flatten(1).all(1).any() for x in memory.x[memory.filled])
+
+
+def windows(plain):
+    """Return what crops by a pixel and mirrors make of a stored image (8, 8), as inputs, in thousandths."""
+    bordered, found = (F.pad(plain * 0.5 + 0.3, [1] * 4) - 0.3) / 0.5, set()
+    for i in range(3):
+        for j in range(3):
+            window = bordered[i : i + 8, j : j + 8]
+            found |= {thousandths(window), thousandths(window.flip(1))}
+    return found
+
+
+def thousandths(image):
+    return tuple(image.flatten().mul(1000).round().tolist())
+
+
+@pytest.mark.parametrize("kind", STEPWISE)
+def test_what_flows_into_a_memory_is_kept_plain_and_recalled_augmented(kind, monkeypatch):
+    made = stream()
+    running = engine(kind, made, epochs=10, memory_size=20)
+    running.run_task(0)
+    memory, own = running.strategy.memory, inputs(made[0].train)
+    assert memory.filled.sum() > 0
+    assert all((own == x).flatten(1).all(1).any() for x in memory.x[memory.filled])
+    seen, again = [], Pipeline.again
+
+    def noted(self, x, key):
+        seen.append((x, again(self, x, key)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(Pipeline, "again", noted)
+    running.run_task(1)
+    pairs = [pair for x, y in seen for pair in zip(x[:, 0], y[:, 0], strict=True) if pair[0].any()][:300]
+    assert len(pairs) >= 100
+    assert all(thousandths(y) in windows(x) for x, y in pairs)
+    assert 0.6 < sum(not torch.equal(x, y) for x, y in pairs) / len(pairs) < 1
+
+
+@pytest.mark.parametrize("jitter", [False, True])
+def test_augmenting_inputs_is_augmenting_what_is_stored(jitter):
+    """To the last bit where whole numbers are stored: the place of a draw and its key are all that counts."""
+    spec = {"crop": 2, "flip": True} | ({"brightness": 0.5, "contrast": 0.5} if jitter else {})
+    made = TaskStream(Digits(), Split(5), augmentation=spec, normalise=NORMALISE)
+    data, positions = made[0].train, torch.arange(50)
+    found = made.info.augment.again(data.inputs(positions), KEY)
+    exact = not data.storage.dtype.is_floating_point
+    torch.testing.assert_close(found, data.inputs(positions, KEY), rtol=0, atol=0 if exact else 1e-5)
+
+
+def test_two_recalls_of_a_step_are_augmented_apart():
+    made = stream()
+    running = engine(DERpp, made, epochs=1, memory_size=20)
+    running.run_task(0)
+    strategy, batch = running.strategy, made[1].train.batch(torch.arange(10), KEY)
+    plain = {"x": strategy.memory.x[:20]}
+    one, two = (augmented(made.info, plain, batch.key, purpose)["x"] for purpose in ("logits", "labels"))
+    assert not torch.equal(one, two)
+    assert torch.equal(one, augmented(made.info, plain, batch.key, "logits")["x"])
+
+
+def test_where_a_task_changes_images_they_are_kept_as_they_were_seen():
+    made = stream(Rotated(n_tasks=2), "domain")
+    assert made.info.augment is None
+    running = engine(ER, made, epochs=1, memory_size=20)
+    running.run_task(0)
+    memory, own = running.strategy.memory, inputs(made[0].train)
+    assert not all((own == x).flatten(1).all(1).any() for x in memory.x[memory.filled])
+
+
+@pytest.mark.parametrize("strategy", ["er", "derpp", "er_ace", "mir", "agem"])
+def test_a_population_augments_what_each_replica_would(strategy, tmp_path):
+    """As one program: eight replicas are the fewest that are stacked on a CPU."""
+    words = [
+        "stream=split_digits", "stream.scenario=class", "stream.augmentation={crop:1,flip:true}", "tracker=none",
+        f"strategy={strategy}", "strategy.memory_size=40", "learner.hidden=[16]", "training.epochs=2", "measures=none",
+    ]  # fmt: skip
+    several = run(compose([*words, "replicas=8", f"output={tmp_path / 'a'}"]))
+    for seed in (0, 5):
+        [alone] = run(compose([*words, f"seed={seed}", f"output={tmp_path / 'b'}"]))
+        one, other = Results.load(alone.path), Results.load(several[seed].path)
+        np.testing.assert_allclose(one.train_loss, other.train_loss, rtol=2e-3, atol=2e-4)
 
 
 def test_means_of_exemplars_are_those_of_plain_inputs():

@@ -118,6 +118,18 @@ def test_dgr_loss(targets):
         torch.testing.assert_close(dgr.loss(batch), expected)
 
 
+def test_soft_targets_of_dgr_without_the_square_of_the_temperature():
+    losses = {}
+    for squared in (True, False):
+        dgr, batch = dgr_in_second_task("class", targets="soft", weighting="sum", squared_temperature=squared)
+        x = dgr.dreamer.sample(20, KEY, "dream")
+        dgr.replay_weight = 0.0
+        new = dgr.loss(batch)
+        dgr.replay_weight = 1.0
+        losses[squared] = dgr.loss(batch) - new - dgr.generator.losses(x, KEY, "generator/replay").mean() / 16
+    torch.testing.assert_close(losses[True], 4 * losses[False])
+
+
 def test_dgr_with_heads_dreams_of_earlier_tasks_alone():
     dgr, batch = dgr_in_second_task("task", targets="hard")
     replay, _ = dgr.dream(dgr.teacher, dgr.dreamer, batch)

@@ -88,3 +88,15 @@ def test_an_unfinished_run_is_tested_against_none(tmp_path: Path, capsys: pytest
     assert "ewc" in means
     assert "er - naive" in tests
     assert not re.search(r"ewc.* - |- ewc", tests)
+
+
+def test_strategies_of_which_every_run_failed_are_named(tmp_path, capsys):
+    for seed in (0, 1):
+        write(tmp_path, "naive", seed)
+        failed = write(tmp_path, "ewc", seed, status="failed", message="Expected a finite loss, got nan")
+        for file in failed.glob("results.*"):
+            file.unlink()
+    assert compare.main([str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "2 run(s) left out" in out
+    assert "Without any result: ewc" in out

@@ -44,6 +44,7 @@ def test_split_order_comes_from_the_seed():
 def test_split_by_sizes_and_lists():
     assert [p.classes for p in Split(sizes=[3, 1]).pieces(table(4), SHAPE, 0)] == [(0, 1, 2), (3,)]
     assert [p.classes for p in Split(classes=[[3, 0], [1, 2]]).pieces(table(4), SHAPE, 0)] == [(3, 0), (1, 2)]
+    assert [p.classes for p in Split(classes=[[3], [1]]).pieces(table(4), SHAPE, 0)] == [(3,), (1,)]
 
 
 @pytest.mark.parametrize(
@@ -53,8 +54,9 @@ def test_split_by_sizes_and_lists():
         ({"n_tasks": 2, "sizes": [2, 2]}, "exactly one of"),
         ({"n_tasks": 0}, "`stream.construction.n_tasks` > 0, got 0"),
         ({"sizes": [2, 1]}, "sum to the 4 classes"),
-        ({"classes": [[0, 1], [2]]}, "every class from 0 to 3 exactly once"),
-        ({"classes": [[0, 1], [1, 2, 3]]}, "every class from 0 to 3 exactly once"),
+        ({"classes": [[0, 1], [4]]}, "classes from 0 to 3, none of them twice"),
+        ({"classes": [[0, 1], [1, 2, 3]]}, "classes from 0 to 3, none of them twice"),
+        ({"classes": []}, "classes from 0 to 3, none of them twice"),
         ({"classes": [[0, 1, 2, 3], []]}, "no empty task"),
         ({"n_tasks": 2, "class_order": "random"}, "`stream.construction.class_order`"),
     ],

@@ -1,6 +1,7 @@
 """What the page says, read as a parser reads it; how it looks is tested in a browser."""
 
 import csv
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,7 +14,8 @@ from cl.cli.commands import report
 from cl.cli.compose import compose
 from cl.report import content, timeline
 from cl.report.defaults import changed
-from cl.report.figure import ticks
+from cl.report.figure import Figure, Panel, Series, ticks
+from cl.report.svg import draw
 from cl.results import Results
 from tests.fake_runs import matrix, write
 
@@ -47,6 +49,15 @@ def read(path: Path) -> Checker:
     checker.feed(path.read_text(encoding="utf-8"))
     assert checker.open == []
     return checker
+
+
+def test_places_of_a_logarithmic_figure_hold_the_smallest_values():
+    y = 10.0 ** -np.arange(8.0)
+    series = Series("a", 0, np.arange(8.0), y, y, y)
+    page = draw(Figure("f", "f", "", "x", "y", (Panel("", (series,)),), y_range=(0.0, 1.1), log="y"), "f")
+    found = re.search(r'class="line" points="([^"]+)"', page).group(1)
+    places = np.array([[float(v) for v in pair.split(",")] for pair in found.split()])
+    np.testing.assert_allclose((1000 - places[:, 1]) / 1000 * 1.1, y, rtol=0.01)
 
 
 def test_strategies_with_one_and_the_same_result_are_drawn_beside_each_other(tmp_path: Path) -> None:

@@ -101,3 +101,13 @@ def test_a_loss_of_another_shape_is_refused():
     engine.begin(0)
     with pytest.raises(ConfigError, match=r"Mean\.validation_loss to return a tensor of 20 losses, got a tensor of sh"):
         engine.stopping.should_stop()
+
+
+@pytest.mark.parametrize("every", [500, 5])
+def test_points_of_a_curve_that_no_task_is_long_enough_for_are_told(every, caplog):
+    stream, training = TinyStream(), TrainingOptions(epochs=1, batch_size=16)
+    strategy = Naive(small_mlp(stream.info), stream.info)
+    found = Engine(strategy, stream, adam, training, EvaluationOptions(every=every)).run()
+    said = "evaluation.every=500 measures nothing within tasks of 5 steps"
+    assert [r.message for r in caplog.records] == ([said] if every == 500 else [])
+    assert found.curve_step.size == (0 if every == 500 else 3)

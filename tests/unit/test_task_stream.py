@@ -191,6 +191,17 @@ def test_imbalance_follows_the_formula():
     assert len(orders) > 3
 
 
+@pytest.mark.parametrize(("scenario", "outputs"), [("task", 5), ("domain", 2), ("class", 5)])
+def test_classes_that_no_task_names_do_not_occur(scenario, outputs):
+    lists = [[8, 6], [1, 0]] if scenario == "domain" else [[8, 6, 7], [1, 0]]
+    s = TaskStream(Digits(), Split(classes=lists), scenario)
+    assert (s.info.n_tasks, s.info.n_classes) == (2, outputs)
+    source = s.table.train.y
+    for k, classes in enumerate(lists):
+        assert set(source[s[k].train.index].tolist()) == set(classes)
+        assert set(s[k].train.labels.tolist()) == set(s.info.task_classes[k])
+
+
 def test_augmentation_draws_for_each_image_and_only_in_training():
     s = TaskStream(Digits(), Split(1), augmentation={"crop": 2, "flip": True, "brightness": 0.5, "contrast": 0.5})
     data, key = s[0].train, step_keys(0, 0, 0, 2)

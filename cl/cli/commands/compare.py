@@ -52,7 +52,8 @@ def main(argv: list[str]) -> int:
         from cl.cli.references import with_references
 
         with_references(options.folders)
-    groups = [g for g in group([load(folder) for folder in find(options.folders)]) if g.runs]
+    every = group([load(folder) for folder in find(options.folders)])
+    groups = [g for g in every if g.runs]
     if not groups:
         raise ConfigError("Expected `runs` with results, got only runs that failed or have not begun")
     table = comparison.tidy(groups)
@@ -77,7 +78,7 @@ def main(argv: list[str]) -> int:
     else:
         whole = {(g.stream, g.label) for g in groups if g.finished}  # fewer tasks are no equal of all
         finished = [pair in whole for pair in zip(table["stream"], table["label"], strict=True)]
-        _show(means, by, comparison.pairs(table[finished], metrics[0], by), metrics[0], groups, options)
+        _show(means, by, comparison.pairs(table[finished], metrics[0], by), metrics[0], every, options)
         if costs:
             _show_costs(comparison.summary(table, costs, by=by), by)
     return 0
@@ -191,7 +192,7 @@ def _show(
             )
         console.print(table)
     left_out = sum(len(g.others) for g in groups)
-    unfinished = [g.label for g in groups if not g.finished]
+    unfinished = [g.label for g in groups if g.runs and not g.finished]
     if unfinished:
         console.print(f"Unfinished, as far as they got: {', '.join(unfinished)}")
     mixed = [g.label for g in groups if len({r.environment.get("own_code") for r in g.runs} - {None}) > 1]
@@ -199,6 +200,9 @@ def _show(
         console.print(f"Made by different versions of your classes: {', '.join(mixed)}")
     if left_out:
         console.print(f"{left_out} run(s) left out (failed, unfinished or repeated); `lethe report` says which and why")
+    without = [g.label for g in groups if not g.runs]
+    if without:
+        console.print(f"Without any result: {', '.join(without)}")
 
 
 def _fitted(headers: Sequence[str], cells: Sequence[Sequence[str]], labels: int, width: int) -> list[int | None]:
