@@ -13,7 +13,8 @@ class OnlineEWC(EWC):
     loss = cross-entropy + strength * sum_i F~_i (theta_i - theta*_i)^2, with F~ <- decay * F~ + F after each task. That
     the anchor is the latest solution alone is Huszar's correction: the penalties of earlier tasks already shaped it.
 
-    Differs from the paper: Schwarz et al. scale each task's Fisher to one size (here ``normalise``, off by default).
+    Differs from the paper: Schwarz et al. scale each task's Fisher to one size (here ``normalise``, off by default);
+    their eq. 9 weighs the penalty by gamma once more, here a part of the strength.
 
     Args:
         learner: see `Strategy`.

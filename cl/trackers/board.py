@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cl.errors import ConfigError
+from cl.objectives import MASKED
 from cl.results import Results
 from cl.trackers.base import RunFacts, Tracker
 
@@ -46,7 +47,8 @@ class Board(Tracker):
     def row(self, k: int, step: int, accuracy: Array, loss: Array) -> None:
         """Show accuracy, loss and drop of every task."""
         self._offset = step
-        values = {"tasks_learned": k, **series("accuracy", accuracy), **series("loss", loss)}
+        told = np.where(loss < -MASKED / 2, loss, np.nan)  # else outputs are masked: 1e9 hides all others
+        values = {"tasks_learned": k, **series("accuracy", accuracy), **series("loss", told)}
         if k > 0:
             self._just_learned[k - 1] = accuracy[k - 1]
             values |= series("drop", self._just_learned - accuracy) | {"seen/accuracy": float(accuracy[:k].mean())}

@@ -72,3 +72,16 @@ def test_parts_of_one_storage_are_read_as_one_and_stay_what_they_were():
         assert torch.equal(getattr(one, field), getattr(many, field))
     few = joined.parts[0].subset(torch.tensor([0, 319]))
     assert few.batch(torch.tensor([1, 0]), key).task.tolist() == [2, 0]
+
+
+def test_positions_count_through_parts_of_any_size():
+    stream = TinyStream("class")
+    rows = [torch.arange(7), torch.arange(30, 35), torch.arange(3)]
+    parts = [stream[k].train.subset(r) for k, r in enumerate(rows)]
+    other = [Data(p.storage.clone(), p.index, p.labels, p.task) for p in parts]  # cannot be joined
+    key = torch.tensor(derive(0, "key"))
+    for data in (TrainingData(parts, [1, 2, 1]), TrainingData(other, [1, 2, 1])):
+        (batch,) = data.batches([torch.arange(20)], [key])
+        order = [part.inputs(torch.arange(len(part))) for part in (parts[0], parts[1], parts[1], parts[2])]
+        assert torch.equal(batch.x, torch.cat(order))
+        assert batch.task.tolist() == [0] * 7 + [1] * 10 + [2] * 3

@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 from torch.func import vmap
 
-from cl.seeding import integers, normal, step_keys, uniform, uniforms
+from cl.seeding import integers, normal, seeded, step_keys, uniform, uniforms
 
 KEYS = step_keys(0, 0, 0, 3)
 LEVEL = 1e-4  # the draws are fixed: a test of a right generator does not fail by chance
@@ -59,3 +59,22 @@ def test_draws_taken_at_once_are_those_taken_one_by_one():
     alone = [[uniform(key, shape, name) for key in keys] for shape, name in zip(shapes, names, strict=True)]
     for own, found in zip(alone, vmap(lambda key: uniforms(key, shapes, names))(keys), strict=True):
         assert torch.equal(torch.stack(own), found)
+
+
+def test_every_step_of_every_task_of_every_seed_has_a_key_of_its_own():
+    """A part of a task's steps has the keys that these have in the whole of it."""
+    keys = {(seed, task): step_keys(seed, task, 0, 50) for seed in range(3) for task in range(4)}
+    assert len(torch.cat(list(keys.values())).unique()) == 3 * 4 * 50
+    for (seed, task), whole in keys.items():
+        assert torch.equal(step_keys(seed, task, 17, 20), whole[17:37])
+
+
+def test_seeding_the_global_generator_ends_with_the_block():
+    before = torch.get_rng_state()
+    with seeded(0, "test", 1):
+        inside = torch.rand(3)
+    assert torch.equal(torch.get_rng_state(), before)
+    with seeded(0, "test", 1):
+        assert torch.equal(torch.rand(3), inside)
+    with seeded(0, "test", 2):
+        assert not torch.equal(torch.rand(3), inside)

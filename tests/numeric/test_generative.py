@@ -151,6 +151,30 @@ def test_dgr_keeps_the_old_networks_still():
     assert all(p.grad is not None for p in dgr.generator.parameters())
 
 
+def test_dgr_in_the_third_task():
+    """Old network and old generator are those of the end of the second task, and the past weighs two thirds."""
+    stream = TinyStream("class")
+    running = engine(DGR, stream, epochs=2, **SMALL, weighting="tasks")
+    running.run_task(0)
+    running.run_task(1)
+    dgr = running.strategy
+    dgr.grow(2)
+    dgr.enter(2)
+    dgr.begin_task(stream[2])
+    for old, present in ((dgr.teacher, dgr.learner), (dgr.dreamer, dgr.generator)):
+        now = present.state_dict()
+        assert all(torch.equal(t, now[n]) for n, t in old.state_dict().items())
+    batch = stream[2].train.batch(torch.arange(20), KEY)
+    whole = dgr.loss(batch)
+    dgr.weighting = "share"
+    parts = []
+    for weight in (0.0, 1.0):
+        dgr.replay_weight = weight
+        parts.append(dgr.loss(batch))
+    assert abs(float((parts[0] - parts[1]).detach())) > 1e-3
+    torch.testing.assert_close(whole, parts[0] / 3 + 2 * parts[1] / 3)
+
+
 def test_inputs_a_bernoulli_generator_cannot_make_are_refused(vae):
     with pytest.raises(ConfigError, match=r"stream\.normalise.*gaussian.*-0\.5"):
         vae.check(torch.tensor([[-0.5, 1.0]]))
@@ -166,6 +190,23 @@ def test_classes_learn_apart():
     after = running.strategy.models.state_dict()
     changed = {int(name.split(".")[0]) for name in before if not torch.equal(before[name], after[name])}
     assert changed == {2, 3}
+
+
+def test_each_class_has_the_mean_loss_of_its_own_samples():
+    """Twelve samples of one class and four of the other weigh the same, in nats an input value."""
+    stream = TinyStream("class")
+    strategy = engine(GenerativeClassifier, stream, **SMALL).strategy
+    strategy.grow(1)
+    strategy.enter(1)
+    trained = [all(p.requires_grad for p in strategy.models[c].parameters()) for c in range(6)]
+    assert trained == [False, False, True, True, False, False]
+    batch = stream[1].train.batch(torch.arange(28, 44), KEY)
+    assert torch.bincount(batch.y).tolist() == [0, 0, 12, 4]
+    each = {c: strategy.models[c].losses(batch.x, KEY, f"code/{c}") for c in (2, 3)}
+    expected = sum(losses[batch.y == c].mean() / 16 for c, losses in each.items())
+    torch.testing.assert_close(strategy.loss(batch), expected)
+    own = torch.where(batch.y == 2, each[2], each[3])
+    torch.testing.assert_close(strategy.validation_loss(batch), own)
 
 
 def test_scores_are_the_evidence_of_each_class():

@@ -1,5 +1,6 @@
 """Importance estimates against loops over single samples, closed forms and laws of expectation."""
 
+import dataclasses
 import time
 
 import pytest
@@ -15,10 +16,12 @@ from cl.learners.ntm import NTM
 from cl.learners.recurrent import GRU, LSTM, RNN
 from cl.learners.resnet import ResNet18
 from cl.learners.transformer import Transformer
+from cl.seeding import seeded
 from cl.strategy import Strategy
 from cl.streams.base import StreamInfo
 from cl.streams.data import Data
 from cl.testing import TinyStream
+from cl.testing.tiny import TinySequences
 
 
 class Recurrent(Learner):
@@ -310,6 +313,17 @@ def test_time_steps_add_up_and_steps_without_a_target_count_for_nothing():
     torch.testing.assert_close(fisher(strategy, changed, "sampled"), fisher(strategy, data, "sampled"))
 
 
+def test_outputs_at_padded_steps_are_no_part_of_the_sensitivity():
+    found = []
+    for padding in (0, 3):
+        stream = TinySequences("steps", "domain", padding=padding)
+        with seeded(0, "learner"):
+            learner = GRU(stream.info.input_shape, 2, hidden=5, vocabulary=9, embedding=4, target="steps", padded=True)
+        found.append(output_sensitivity(Strategy(learner, stream.info).eval(), stream[0].train))
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value, rtol=1e-4, atol=1e-7)
+
+
 def test_a_subset_is_drawn_by_the_seed_and_nothing_touches_the_global_generator():
     strategy, data = build()
     before = torch.get_rng_state()
@@ -319,6 +333,10 @@ def test_a_subset_is_drawn_by_the_seed_and_nothing_touches_the_global_generator(
     everything = fisher(strategy, data, "sampled")
     assert all(torch.equal(some[n], again[n]) for n in some)
     assert any(not torch.equal(some[n], everything[n]) for n in some)
+    strategy.info = dataclasses.replace(strategy.info, seed=strategy.info.seed + 1)
+    for samples, before in ((10, some), (None, everything)):  # other samples, other labels
+        other = fisher(strategy, data, "sampled", samples=samples)
+        assert any(not torch.equal(other[n], before[n]) for n in other)
     with pytest.raises(ConfigError, match="samples"):
         fisher(strategy, data, samples=0)
 

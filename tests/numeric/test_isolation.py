@@ -34,6 +34,14 @@ def test_warm_start_begins_where_the_last_network_ended_and_separate_does_not():
         assert torch.equal(old["head.weight"], new["head.weight"]) == same
 
 
+def test_every_task_starts_from_a_network_of_its_own():
+    separate = engine(Separate, TinyStream("task")).strategy
+    networks = [separate.learner, *(separate.next_network(k) for k in (1, 2, 2))]
+    weights = [network.head.weight for network in networks]
+    assert not any(torch.equal(weights[i], weights[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+    assert torch.equal(weights[2], weights[3])
+
+
 def test_scratch_learns_each_task_as_if_it_were_alone():
     whole = train(Scratch, TinyStream("task"), epochs=8)
     alone = train(Separate, TinyStream("task"), epochs=8)
@@ -56,6 +64,7 @@ def test_each_task_has_its_share_of_units_off_and_the_choice_looks_random():
     gates = torch.cat([strategy.gate_0, strategy.gate_1], 1)
     assert (strategy.gate_0.sum(1) == 4).all()
     assert (strategy.gate_1.sum(1) == 4).all()
+    assert not torch.equal(strategy.gate_0, strategy.gate_1), "layers of one width choose apart"
     overlap = (gates @ gates.T).fill_diagonal_(0).sum() / 30 / 2
     assert 0.3 < overlap < 2.0  # two sets of 4 in 16 share one unit on average
 

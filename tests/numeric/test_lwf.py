@@ -6,8 +6,11 @@ import torch
 
 from cl.batch import Batch
 from cl.learners.mlp import MLP
+from cl.learners.recurrent import GRU
 from cl.objectives import distillation_loss
+from cl.seeding import seeded
 from cl.testing import TinyStream
+from cl.testing.tiny import TinySequences
 from strategies.lwf import LwF
 
 
@@ -100,3 +103,25 @@ def test_the_mean_over_outputs_divides_by_those_that_take_part(scenario, active)
     neutral, _ = second_task(scenario, strength=0.0)
     new = neutral.loss(batch).item()
     assert with_mean.loss(batch).item() - new == pytest.approx((with_sum.loss(batch).item() - new) / active, rel=1e-4)
+
+
+@pytest.mark.parametrize("scenario", ["task", "domain"])
+def test_outputs_at_padded_steps_are_not_distilled(scenario):
+    """Three steps of padding behind the longest sequence change no loss."""
+    losses = []
+    for padding in (0, 3):
+        stream = TinySequences("steps", scenario, padding=padding)
+        info = stream.info
+        with seeded(0, "learner"):
+            facts = {"vocabulary": info.vocabulary, "target": info.target, "padded": info.padded}
+            strategy = LwF(GRU(info.input_shape, info.n_classes, hidden=5, embedding=4, **facts), info)
+        for k in range(2):
+            strategy.grow(k)
+            strategy.enter(k)
+            strategy.begin_task(stream[k])
+        with torch.no_grad():
+            for p in strategy.learner.parameters():
+                p.mul_(1.5)
+        batch = stream[1].train.batch(torch.arange(10), torch.zeros((), dtype=torch.long))
+        losses.append(strategy.distillation(batch.x, strategy.logits(batch.x, batch.task)).item())
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)

@@ -18,6 +18,7 @@ from cl.learners.resnet import ResNet18
 from cl.learners.ssm import StateSpace
 from cl.learners.tcn import TCN, CausalConv
 from cl.learners.transformer import Transformer
+from cl.streams.data import Data
 from cl.testing.tiny import TinySequences, TinyStream, engine, state, train
 from strategies.hat import HAT
 from strategies.packnet import PackNet
@@ -57,6 +58,21 @@ def test_packnet_keeps_predictions_bit_for_bit(prune):
     made.run_task(2)
     assert torch.equal(before, predictions(made.strategy, stream, 0))
     assert torch.equal(middle, predictions(made.strategy, stream, 1))
+
+
+def test_packnet_answers_a_task_in_training_with_all_weights():
+    """Those that are still free among them, which it trains; the tasks before it without."""
+    made = engine(PackNet, TinyStream("task"), prune=0.5)
+    made.run_task(0)
+    made.begin(1)
+    for batch in made.batches():
+        made.strategy.step(batch, made.update)
+    strategy, x = made.strategy.eval(), next(made.stream.test(1).in_order(99)).x
+    free = strategy.owner["blocks.0.1.weight"] == 0
+    assert strategy.learner.blocks[0][1].weight[free].any()
+    with torch.no_grad():
+        torch.testing.assert_close(strategy.predict(x, 1)[:, 2:4], strategy.learner(x)[:, 2:4], rtol=0, atol=0)
+        assert not torch.allclose(strategy.predict(x, 0)[:, :2], strategy.learner(x)[:, :2])
 
 
 def test_packnet_leaves_the_whole_clip_to_free_weights():
@@ -205,6 +221,18 @@ def test_retraining_leaves_freed_weights_at_zero_and_moves_the_others():
     assert not torch.equal(plain.learner.blocks[0][1].weight, retrained.learner.blocks[0][1].weight)
 
 
+def test_retraining_takes_another_order_in_every_epoch(monkeypatch):
+    made, orders = engine(PackNet, TinyStream("task"), prune=0.5, retrain_epochs=3, retrain_batch_size=80), []
+    batch = Data.batch
+    made.begin(0)
+    monkeypatch.setattr(
+        Data, "batch", lambda self, where, key: orders.append(where.tolist()) or batch(self, where, key)
+    )
+    made.strategy.end_task(made.stream[0])
+    assert [sorted(order) for order in orders] == [list(range(80))] * 3
+    assert len({tuple(order) for order in orders}) == 3
+
+
 def used_by_hand(strategy, make_below):
     for used in strategy.used():
         used.copy_(make_below(used))
@@ -225,6 +253,52 @@ def test_hat_masks_are_one_minus_the_smaller_use():
     np.testing.assert_allclose(kernel, np.broadcast_to((1 - first)[:, None, None, None], (6, 1, 3, 3)), rtol=1e-6)
     np.testing.assert_allclose(masks["learner.blocks.0.1.bias"].numpy(), 1 - first, rtol=1e-6)
     assert masks["learner.head.bias"].tolist() == [1, 1, 0, 0, 0, 0]
+
+
+def test_hat_of_a_shared_head_frees_what_reads_unused_units():
+    """And its bias belongs to the first task."""
+    stream = TinyStream("task")
+    strategy = HAT(MLP((1, 4, 4), 6, hidden=(8, 5), head="single"), stream.info)
+    g = torch.Generator().manual_seed(0)
+    used_by_hand(strategy, lambda u: torch.rand(u.shape, generator=g))
+    for k in range(2):
+        strategy.enter(k)
+        masks = strategy.masks()
+        torch.testing.assert_close(masks["learner.head.weight"], (1 - strategy.used()[1]).expand(6, 5))
+        assert masks["learner.head.bias"].tolist() == [float(k == 0)] * 6
+
+
+def test_hat_loss_asks_for_few_units_not_used_before():
+    """Equation 4: the regulariser is the mean gate of the units, each weighed by how free it is."""
+    stream = TinyStream("task")
+    strategy = engine(HAT, stream, strength=2.0, s_max=40.0).strategy
+    g = torch.Generator().manual_seed(0)
+    used_by_hand(strategy, lambda u: torch.rand(u.shape, generator=g))
+    strategy.enter(1)
+    strategy.begin_task(stream[1])
+    strategy.position.fill_(40)
+    batch = stream[1].train.batch(torch.arange(10), torch.zeros((), dtype=torch.long))
+    s = 1 / 40 + (40 - 1 / 40) * 40 / 70
+    gates = [1 / (1 + torch.exp(-s * e[1].detach())) for e in strategy.embeddings]
+    free = [1 - u for u in strategy.used()]
+    cost = sum((a * f).sum() for a, f in zip(gates, free, strict=True)) / sum(f.sum() for f in free)
+    logits = strategy.learner(batch.x, gates)[:, 2:4]
+    expected = nn.functional.cross_entropy(logits, batch.y - 2) + 2 * cost
+    torch.testing.assert_close(strategy.loss(batch)[0], expected)
+
+
+def test_hat_keeps_the_largest_use_of_each_unit_and_embeddings_within_bounds():
+    stream = TinyStream("task")
+    strategy = engine(HAT, stream, s_max=2.0).strategy
+    with torch.no_grad():
+        strategy.embeddings[0].mul_(10)
+        strategy.before.copy_from(strategy)
+        strategy.after_step(None, {})
+    assert strategy.embeddings[0].abs().max() == 6
+    for k in range(3):
+        strategy.end_task(stream[k])
+    for used, e in zip(strategy.used(), strategy.embeddings, strict=True):
+        torch.testing.assert_close(used, torch.sigmoid(2 * e.detach()).amax(0))
 
 
 def test_hat_keeps_weights_between_used_units():
@@ -254,6 +328,20 @@ def test_hat_anneals_within_an_epoch():
         slopes.append(float(aux["s"]))
     expected = 0.01 + (100 - 0.01) * np.arange(5) / 4
     np.testing.assert_allclose(slopes, [*expected, *expected], rtol=1e-5)
+
+
+def test_hat_begins_every_task_with_the_smallest_slope_and_trains_its_own_embedding():
+    """Also where the task before ended in the middle of an epoch."""
+    stream = TinyStream("task")
+    strategy = engine(HAT, stream, s_max=100.0).strategy
+    strategy.position.fill_(48)
+    strategy.enter(1)
+    strategy.begin_task(stream[1])
+    _, aux = strategy.loss(stream[1].train.batch(torch.arange(16), torch.tensor(0)))
+    assert float(aux["s"]) == pytest.approx(0.01)
+    masks = strategy.masks()
+    for i in range(2):
+        assert masks[f"embeddings.{i}"].tolist() == [[0.0] * 16, [1.0] * 16, [0.0] * 16]
 
 
 def test_hat_undoes_the_annealing_in_the_embedding_gradient():

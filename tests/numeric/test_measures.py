@@ -129,11 +129,13 @@ def test_groups_of_the_configuration() -> None:
     assert compose(["measures=none"])["measures"] == {}
 
 
-def test_calibration() -> None:
+@pytest.mark.parametrize("guessed", [True, False])
+def test_calibration(guessed: bool) -> None:
+    """Of labels drawn at random every bin is too sure; of labels drawn from the model some are, and some are not."""
     rng = np.random.default_rng(0)
     scores = rng.normal(size=(500, 4)) * 2
-    labels = rng.integers(0, 4, 500)
     p = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    labels = rng.integers(0, 4, 500) if guessed else np.array([rng.choice(4, p=row) for row in p])
     found = predictions.negative_log_likelihood(torch.tensor(scores), torch.tensor(labels))
     assert found == pytest.approx(log_loss(labels, p))
     confidence, right = p.max(1), p.argmax(1) == labels
@@ -161,6 +163,28 @@ def test_fine_tuning_takes_old_classes_for_new_ones() -> None:
     by_class = values(results, "class_accuracy")
     np.testing.assert_allclose(by_class[:, :2].mean(1), results.accuracy[0, 1:, 0])
     np.testing.assert_allclose(values(results, "nll")[2], results.loss[0, 3], rtol=1e-5)
+
+
+def test_bias_compares_new_classes_to_earlier_ones_alone() -> None:
+    """By hand: (4 - 3 + 1 - 2) / 2; the classes of a task to come score highest and do not count."""
+    scores = torch.tensor([[3.0, 0.0, 1.0, 4.0, 9.0, 9.0], [0.0, 2.0, 1.0, 0.0, 9.0, 9.0]])
+    assert predictions.new_class_bias(scores, torch.tensor([0, 0, 1, 1, 2, 2]), 1) == 0.0
+
+
+def test_accuracy_of_classes_and_bias_after_the_last_task() -> None:
+    made = engine([predictions.Predictions(None)], epochs=3)
+    results = made.run()
+    tests = [next(made.stream.test(k).in_order(99)) for k in range(3)]
+    with torch.no_grad():
+        scores = torch.cat([made.strategy.eval().predict(b.x) for b in tests]).double().numpy()
+    y = torch.cat([b.y for b in tests]).numpy()
+    found = [np.mean(scores[y == c].argmax(1) == c) for c in range(6)]
+    np.testing.assert_allclose(values(results, "class_accuracy")[2], found)
+    old = scores[y < 4]
+    bias = (old[:, 4:].max(1) - old[:, :4].max(1)).mean()
+    np.testing.assert_allclose(values(results, "new_class_bias")[2], bias, rtol=1e-6)
+    confused = confusion_matrix(y, scores.argmax(1), labels=range(6))
+    np.testing.assert_array_equal(values(results, "confusion"), confused)
 
 
 def test_cka_by_gram_matrices() -> None:
@@ -219,6 +243,10 @@ def test_events_by_hand() -> None:
     np.testing.assert_array_equal(events.first_event(history), [2, 3, 4, np.nan, 2])
 
 
+def right_of(measure: events.ForgettingEvents, now: int, task: int) -> np.ndarray:
+    return np.asarray(measure.state["right"][now][task].numpy().astype(bool))
+
+
 def test_events_agree_with_the_accuracy() -> None:
     measure = events.ForgettingEvents(None)
     running = engine([measure])
@@ -228,6 +256,9 @@ def test_events_agree_with_the_accuracy() -> None:
     lost_at_once = right[0] & ~right[1]
     assert lost_at_once.any()
     np.testing.assert_array_equal(first[0] == 2, lost_at_once)
+    lost_later = right_of(measure, 1, 1) & ~right_of(measure, 2, 1)
+    assert lost_later.any()
+    np.testing.assert_array_equal(first[1] == 3, lost_later)
     index = values(results, "example_index")
     np.testing.assert_array_equal(index[1], running.stream[1].train.index)
     np.testing.assert_array_equal(values(results, "example_label")[1], running.stream[1].train.labels)
@@ -244,6 +275,28 @@ def test_dormant_units_and_rank() -> None:
     p = values_ / values_.sum()
     assert plasticity.effective_rank(torch.tensor(a)) == pytest.approx(np.exp(-(p * np.log(p)).sum()))
     assert plasticity.effective_rank(torch.zeros(4, 3)) == 0.0
+
+
+def test_plasticity_looks_at_the_task_just_trained() -> None:
+    """Channels by the size of their answers, ranks as shares of the width, also where samples are fewer than units."""
+    stream, measure = TinyStream("class"), plasticity.Plasticity(samples=5, threshold=0.7)
+    with seeded(0, "learner"):
+        learner = CNN((1, 4, 4), 6, channels=(8,), hidden=(), activation="tanh")
+    options = TrainingOptions(epochs=2, batch_size=16)
+    run = Engine(Strategy(learner, stream.info), stream, adam, options, EvaluationOptions(), measures=[measure])
+    results = run.run()
+    x = next(measure.test(stream, 2).in_order(99)).x
+    with torch.no_grad():
+        (hidden,) = run.strategy.eval().learner.activations(x)
+    hidden = hidden.double().flatten(2)
+    size = hidden.abs().mean((0, 2))
+    dormant = float((size <= 0.7 * size.mean()).double().mean())
+    assert len(x) == 5
+    assert 0 < dormant < 1
+    assert dormant != plasticity.dormant(hidden.mean(2), 0.7), "signs that change from place to place count"
+    assert values(results, "dormant_units")[3, 0] == pytest.approx(dormant)
+    rank = plasticity.effective_rank(hidden.mean(2)) / 8
+    assert values(results, "effective_rank")[3, 0] == pytest.approx(rank)
 
 
 def test_gradient_of_a_linear_layer_in_closed_form() -> None:

@@ -46,6 +46,34 @@ def test_probes_find_what_the_head_forgot() -> None:
     assert values(results, "recovered_by_new_head")[0] == pytest.approx(expected, abs=1e-6)
 
 
+def test_probes_after_the_last_task_are_scikit_learns() -> None:
+    """Trained on the training samples of all tasks (`probe_task`: of one), asked about the test samples of each."""
+    running = engine([probes.Probes(None)], epochs=3)
+    results = running.run()
+    learner = running.strategy.eval().learner
+
+    def read(data: Data) -> tuple[np.ndarray, np.ndarray]:
+        batch = next(data.in_order(99))
+        with torch.no_grad():
+            return learner.features(batch.x).double().numpy(), batch.y.numpy()
+
+    train = [read(running.stream[k].train) for k in range(3)]
+    x, y = np.concatenate([x for x, _ in train]), np.concatenate([y for _, y in train])
+    scaler, centroids = StandardScaler().fit(x), NearestCentroid().fit(x, y)
+    every = RidgeClassifier(alpha=1.0).fit(scaler.transform(x), y)
+    for k in range(3):
+        test, truth = read(running.stream.test(k))
+        alone = StandardScaler().fit(train[k][0])
+        own = RidgeClassifier(alpha=1.0).fit(alone.transform(train[k][0]), train[k][1])
+        expected = {
+            "probe_all": every.predict(scaler.transform(test)),
+            "nearest_mean": centroids.predict(test),
+            "probe_task": own.predict(alone.transform(test)),
+        }
+        for name, predicted in expected.items():
+            assert values(results, name)[2, k] == pytest.approx((predicted == truth).mean())
+
+
 def test_savings_by_hand() -> None:
     fresh = np.array([0.5, 0.6, 0.7, 0.8, 0.9])
     assert savings.savings(fresh, np.array([0.85, 0.9, 0.9, 0.9, 0.9]), 0.05) == 1.0

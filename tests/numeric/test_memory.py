@@ -90,6 +90,13 @@ def test_draws_are_uniform_over_what_is_stored():
         assert 5 < chi2 < CHI2_999[19], (replace, counts)
 
 
+def test_the_smallest_number_drawn_takes_no_slot_without_a_chance(monkeypatch):
+    memory = Reservoir(4, {"x": torch.zeros(2)})
+    monkeypatch.setattr("cl.memory.base.uniform", lambda key, shape, purpose: torch.zeros(shape))
+    drawn = memory.draw(3, step_keys(0, 0, 0, 1)[0], torch.tensor([0.0, 0.0, 0.5, 0.5]), "replay")
+    assert drawn.tolist() == [2, 2, 2]
+
+
 def test_draws_from_an_empty_memory_are_not_valid():
     memory = Reservoir(6, FIELDS)
     key = step_keys(0, 0, 0, 1)[0]
@@ -240,6 +247,35 @@ def test_exemplars_share_and_shrink():
             assert memory.y[memory.slots(j)].tolist() == list(range(100 * j, 100 * j + room))
     assert int(memory.filled.sum()) == 8
     assert not memory.x[8:].any()
+
+
+def test_empty_slots_are_no_part_of_what_is_trained_on():
+    """Seven samples of two tasks in ten slots, the other three as they were made: zeros, of task 0."""
+    info = TinyStream("class").info
+    memory = Reservoir(10, sample_fields(info))
+    x, task = torch.rand(7, *info.input_shape) + 1, torch.tensor([0, 1, 1, 0, 1, 0, 1])
+    memory.add({"x": x, "y": 2 * task, "task": task}, step_keys(0, 0, 0, 1)[0])
+    for k, part in enumerate(splits(memory, lambda k: None)):
+        assert part.task == k
+        assert torch.equal(part.inputs(torch.arange(len(part))), x[task == k])
+        assert part.labels.tolist() == [2 * k] * int((task == k).sum())
+
+
+def test_a_group_that_comes_again_is_extended_behind_what_it_has():
+    memory = Exemplars(6, {"y": torch.zeros((), dtype=torch.long)}, groups=3)
+    for group, y in ((0, [10, 11]), (1, [20, 21, 22, 23]), (0, [12, 13])):
+        memory.store({group: {"y": torch.tensor(y)}})
+    assert [memory["y"][memory.slots(g)].tolist() for g in (0, 1)] == [[10, 11, 12], [20, 21, 22]]
+
+
+def test_samples_of_the_batch_stand_for_those_of_an_empty_memory():
+    stream = TinyStream("class")
+    batch = stream[0].train.batch(torch.arange(36, 43), step_keys(0, 0, 0, 1)[0])
+    memory = Reservoir(20, sample_fields(stream.info))
+    both = join(batch, *memory.sample(10, batch.key))
+    for field in ("x", "y", "task"):
+        present = getattr(batch, field)
+        assert torch.equal(getattr(both, field), torch.cat([present, present, present[:3]]))
 
 
 def test_exemplars_by_class_of_each_task():

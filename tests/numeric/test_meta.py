@@ -74,6 +74,20 @@ def test_mer_replays_what_it_stored(place):
         torch.testing.assert_close(p.detach(), weights[name], rtol=1e-4, atol=1e-6)
 
 
+def test_mer_recalls_other_samples_in_every_sequence():
+    stream = TinyStream("domain")
+    made = ready(MER, stream, memory_size=60, batches=3, batch_size=6, group=1)
+    with torch.no_grad():
+        first = stream[0].train.batch(torch.arange(0, 80, 2), KEY)
+        made.strategy.memory.add({"x": first.x, "y": first.y, "task": first.task}, KEY)
+    sample, drawn = made.strategy.memory.sample, []
+    made.strategy.memory.sample = lambda *given, **named: drawn.append(sample(*given, **named)) or drawn[-1]
+    made.strategy.step(stream[0].train.batch(torch.tensor([1]), KEY), made.update)
+    recalled = [fields["x"] for fields, _ in drawn]
+    assert len(recalled) == 3
+    assert not any(torch.equal(recalled[i], recalled[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
 def test_mer_places_the_present_sample_at_random():
     """Over many keys each of the five places of a sequence of five is taken equally often."""
     mer = ready(MER, TinyStream("domain"), place="random").strategy
@@ -108,6 +122,35 @@ def test_lamaml_is_algorithm_1(learn, look):
         rate = alpha.clamp_min(0) if learn == "alpha" else 0.05
         torch.testing.assert_close(p.detach(), start[name] - rate * meta[name], rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(made.strategy.alpha[name], torch.as_tensor(alpha).expand_as(p), rtol=1e-4, atol=1e-6)
+
+
+def test_lamaml_does_not_step_at_rates_below_zero():
+    """Neither ahead, so that the meta-loss is that of the present weights, nor for good."""
+    stream = TinyStream("domain")
+    made = ready(LaMAML, stream, glances=1, learn="alpha", alpha_rate=0.1)
+    for _, alpha in made.strategy.alpha.items():
+        alpha.fill_(-10.0)
+    before, loss = bare(made.strategy)
+    batch = stream[0].train.batch(torch.tensor([0, 50, 7]), KEY)
+    found = made.strategy.step(batch, made.update)
+    torch.testing.assert_close(found, loss(before, batch.x, batch.y))
+    assert all(torch.equal(p, before[n]) for n, p in made.strategy.learner.named_parameters())
+
+
+def test_lamaml_stores_a_batch_once_and_recalls_anew_at_every_glance():
+    stream = TinyStream("domain")
+    made = ready(LaMAML, stream, memory_size=60, glances=3, replay_batch=8)
+    memory, drawn = made.strategy.memory, []
+    with torch.no_grad():
+        first = stream[0].train.batch(torch.arange(0, 80, 2), KEY)
+        memory.add({"x": first.x, "y": first.y, "task": first.task}, KEY)
+    sample = memory.sample
+    memory.sample = lambda *given, **named: drawn.append(sample(*given, **named)) or drawn[-1]
+    made.strategy.step(stream[0].train.batch(torch.arange(1, 11, 2), KEY), made.update)
+    assert int(memory.seen) == int(memory.filled.sum()) == 45
+    recalled = [fields["x"] for fields, _ in drawn]
+    assert len(recalled) == 3
+    assert not any(torch.equal(recalled[i], recalled[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
 
 
 def test_lamaml_clips_the_meta_gradient_and_second_order_differs():

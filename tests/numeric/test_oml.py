@@ -128,6 +128,14 @@ def test_representation_is_meta_trained_once_and_then_frozen():
     assert not torch.equal(first["1.0.weight"], second["1.0.weight"])
 
 
+@pytest.mark.parametrize("freeze", [True, False])
+def test_a_frozen_representation_is_in_evaluation_mode(freeze):
+    made = engine(OML, TinyStream("class"), meta_steps=0, freeze=freeze, plastic=1)
+    lower, upper = made.strategy.train().learner.blocks
+    assert [module.training for module in lower.modules()] == [not freeze] * len(list(lower.modules()))
+    assert all(module.training for module in upper.modules())
+
+
 def images(info):
     return MLP(info.input_shape, info.n_classes, hidden=(64, 64))
 

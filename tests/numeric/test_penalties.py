@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from cl.importance import Quadratic, fisher
+from cl.importance import Quadratic, fisher, output_sensitivity
 from cl.learners.mlp import MLP
 from cl.parameters import PerParameter
 from cl.testing import TinyStream, train
@@ -152,6 +152,46 @@ def test_importance_is_normalised_and_clipped():
         torch.testing.assert_close(value, plain[name] / largest)
     strategy, _ = make(clip=largest / 3)
     assert max(float(v.max()) for v in strategy.importance(stream[0]).values()) == pytest.approx(largest / 3)
+    strategy, _ = make(normalise=True, clip=0.25)  # the clip is of what is normalised
+    for name, value in strategy.importance(stream[0]).items():
+        torch.testing.assert_close(value, (plain[name] / largest).clamp_max(0.25))
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [(EWC, {}), (OnlineEWC, {"decay": 0.3}), (MAS, {"decay": 0.3}), (SI, {"epsilon": 0.2})],
+)
+def test_the_penalty_of_two_tasks_written_out(kind, fields):
+    """EWC keeps a term a task; the others one sum that fades, around the latest solution."""
+    stream, g = TinyStream("task"), torch.Generator().manual_seed(3)
+    torch.manual_seed(0)
+    strategy = kind(MLP((1, 4, 4), 6, hidden=(8,)), stream.info, strength=3.0, **fields).eval()
+
+    def move():
+        before = {n: p.detach().clone() for n, p in strategy.learner.named_parameters()}
+        with torch.no_grad():
+            for p in strategy.learner.parameters():
+                p.add_(0.3 * torch.randn(p.shape, generator=g))
+        return {n: p.detach() - before[n] for n, p in strategy.learner.named_parameters()}
+
+    terms = []
+    for k in range(2):
+        change = move()
+        if kind is SI:
+            for _, total in strategy.path.total.items():
+                total.copy_(torch.rand(total.shape, generator=g))
+            found = {n: t / (change[n].square() + 0.2) for n, t in strategy.path.total.items()}
+        else:
+            found = (output_sensitivity if kind is MAS else fisher)(strategy, stream[k].train)
+        terms.append((found, {n: p.detach().clone() for n, p in strategy.learner.named_parameters()}))
+        strategy.end_task(stream[k])
+    move()
+    if kind is not EWC:
+        (first, _), (second, anchor) = terms
+        terms = [({n: fields.get("decay", 1.0) * first[n] + f for n, f in second.items()}, anchor)]
+    now = dict(strategy.learner.named_parameters())
+    expected = 3 * sum((f * (now[n] - anchor[n]).square()).sum() for found, anchor in terms for n, f in found.items())
+    torch.testing.assert_close(strategy.penalty(), expected)
 
 
 @pytest.mark.parametrize("kind", [EWC, OnlineEWC, SI, MAS, RWalk, L2])
@@ -174,6 +214,22 @@ def test_heads_may_be_left_out(kind):
         assert found[True][name].any()
         if g is not None and kind is not RWalk:  # which scales what it holds
             torch.testing.assert_close(g, found[True][name])
+
+
+def test_l2_holds_what_the_last_task_left():
+    """Not what was initialised: the first task is free, and every task moves the anchor."""
+    stream, g = TinyStream("task"), torch.Generator().manual_seed(3)
+    torch.manual_seed(0)
+    strategy = L2(MLP((1, 4, 4), 6, hidden=(8,)), stream.info, strength=3.0)
+    for k in range(3):
+        strategy.enter(k)
+        with torch.no_grad():
+            before = {n: p.clone() for n, p in strategy.learner.named_parameters()}
+            for p in strategy.learner.parameters():
+                p.add_(0.3 * torch.randn(p.shape, generator=g))
+            change = sum((p - before[n]).square().sum() for n, p in strategy.learner.named_parameters())
+        torch.testing.assert_close(strategy.penalty().detach(), 3 * change * (k > 0))
+        strategy.end_task(stream[k])
 
 
 def test_a_strong_penalty_holds_important_weights_and_leaves_the_others():

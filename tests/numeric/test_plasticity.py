@@ -35,6 +35,18 @@ def test_shrink_and_perturb_between_tasks_is_the_papers_line():
         torch.testing.assert_close(made.strategy.learner.get_parameter(name), expected)
 
 
+@pytest.mark.parametrize("noise", ["fresh", "gaussian"])
+def test_the_noise_of_every_task_is_another(noise):
+    stream = TinyStream("class")
+    strategy = engine(ShrinkPerturb, stream, shrink=0.0, perturb=1.0, noise=noise).strategy
+    found = []
+    for k in (1, 2, 2):
+        strategy.begin_task(stream[k])
+        found.append(state(strategy.learner)["head.weight"])
+    assert not torch.equal(found[0], found[1])
+    assert torch.equal(found[1], found[2])
+
+
 def test_shrink_and_perturb_every_step():
     options = {"shrink": 0.5, "perturb": 0.1, "when": "step", "noise": "gaussian"}
     strategy = engine(ShrinkPerturb, TinyStream("class"), **options).strategy
@@ -184,6 +196,36 @@ def test_cbp_hands_the_mean_output_to_the_next_bias():
     assert (after[SECOND][:, unit[0]] == 0).all()
     assert after["learner.blocks.0.1.bias"][unit] == 0
     assert torch.equal(after[FIRST][unit], new)
+
+
+def test_cbp_corrects_running_means_for_their_age():
+    """Units of different ages whose running means all began at zero are compared by what they are worth now.
+
+    The least useful one is replaced, not a young one, and the next biases take over its whole mean output.
+    """
+    stream = TinyStream("class")
+    strategy = engine(CBP, stream, rate=0.05, maturity=2, decay=0.9).strategy
+    first = strategy.learner.blocks[0][1].weight.detach().clone()
+    strategy.learner.blocks[0][1].bias.data.fill_(1.0)  # every unit speaks
+    assert float(strategy.bound_0) == pytest.approx(3**0.5 * float(first.std()))
+    batch = stream[0].train.batch(torch.arange(30), step_keys(0, 0, 0, 1)[0])
+    h, worth = cbp_by_hand(strategy, batch)
+    least, next_one = np.argsort(worth)[:2]
+    age = np.full(16, 20.0)
+    age[next_one] = 3.0
+    correction = 1 - 0.9**age
+    for name, value in (("age", age), ("utility", correction * worth), ("output", correction * h.mean(0))):
+        strategy.get_buffer(f"{name}_0").copy_(torch.from_numpy(value))
+    assert (1 - 0.9**4) * worth[next_one] < (1 - 0.9**21) * worth[least], "without the correction it would go"
+    strategy.due_0.fill_(1.0)
+    before = state(strategy)
+    _, aux = strategy.loss(batch)
+    with torch.no_grad():
+        strategy.after_step(batch, aux)
+    after = state(strategy)
+    assert (before[FIRST] != after[FIRST]).any(1).nonzero()[:, 0].tolist() == [least]
+    expected = before["learner.blocks.1.0.bias"] + before[SECOND][:, least] * float(h.mean(0)[least])
+    torch.testing.assert_close(after["learner.blocks.1.0.bias"], expected)
 
 
 @pytest.mark.parametrize("learner", ["mlp", "cnn"])

@@ -71,6 +71,14 @@ def test_third_column_is_the_paper_formula(adapter):
         np.testing.assert_allclose(value(strategy.column(c, x)), out, rtol=1e-4, atol=1e-6)
 
 
+def test_every_column_starts_from_weights_of_its_own():
+    strategy = grown("nonlinear")
+    columns = [*strategy.earlier, strategy.learner]
+    for layer in ("blocks.0.1.weight", "head.weight"):
+        weights = [column.get_parameter(layer) for column in columns]
+        assert not any(torch.equal(weights[i], weights[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
 def test_earlier_columns_stay_bit_equal_and_never_forget():
     made = engine(Progressive, TinyStream("task"), make_learner=lambda info: Convolutions(info.n_classes), epochs=8)
     made.run_task(0)

@@ -207,6 +207,19 @@ def test_ogd_projects_orthogonally_to_every_stored_gradient():
         assert stored.shape[0] == (160 if outputs == "all" else 80)
 
 
+def test_ogd_stores_what_a_second_task_adds_to_the_first():
+    strategy, stream = learned(OGD, "domain", samples=6)
+    descend(strategy, stream, 1, 5, 0.1)
+    strategy.eval()
+    strategy.end_task(stream[1])
+    basis = strategy.basis.double()
+    assert len(basis) == 12
+    products = basis @ basis.T
+    torch.testing.assert_close(products, torch.diag(products.diagonal()), atol=1e-5, rtol=0)
+    assert set(products.diagonal().round(decimals=4).tolist()) <= {0.0, 1.0}
+    assert int(products.diagonal().sum().round()) > 6
+
+
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam])
 @pytest.mark.parametrize("kind", ["mlp", "no biases", "cnn"])
 def test_gpm_leaves_the_answers_of_the_first_task(kind, optimizer):
@@ -299,6 +312,22 @@ def test_gem_and_agem_oppose_no_memory(scenario):
             assert dot >= -1e-4 * scale
             changed += any(not torch.equal(found[n], grads[n]) for n in grads)
         assert changed > 0 or scenario == "task", "no gradient opposed the memory: the test shows nothing"
+
+
+def test_gem_projects_where_one_of_several_tasks_is_opposed():
+    strategy, stream = learned(GEM, "domain", memory_size=60, margin=0.0)
+    strategy.grow(2)
+    torch.manual_seed(0)
+    grads = {n: torch.randn_like(p) for n, p in strategy.named_parameters()}
+    past = [{n: -g for n, g in grads.items()}, {n: g + torch.randn_like(g) for n, g in grads.items()}]
+    strategy.reference = lambda grads, batch, task: past[task]
+    batch = stream[1].train.batch(torch.arange(4), torch.zeros((), dtype=torch.long))
+    found = strategy.gradients(grads, batch, {})
+    for reference in past:
+        products = [(found[n] * r).sum() for n, r in reference.items()]
+        assert float(sum(products)) >= -1e-4 * float(sum(r.square().sum() for r in reference.values()))
+    past[0] = past[1]
+    assert strategy.gradients(grads, batch, {}) is grads
 
 
 @pytest.mark.parametrize(("shares", "sizes"), [("fixed", [2, 2, 2]), ("met", [7, 3, 2])])

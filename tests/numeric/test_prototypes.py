@@ -30,9 +30,24 @@ def test_ncm_is_the_nearest_centroid(normalise):
     z, y, _ = features(strategy, stream)
     reference = NearestCentroid().fit(z, y)
     np.testing.assert_allclose(strategy.mean.numpy(), reference.centroids_, rtol=1e-4, atol=1e-6)
+    z, _, x = features(strategy, stream, test=True)
     if not normalise:  # scikit-learn does not scale the centroids
-        z, _, x = features(strategy, stream, test=True)
         np.testing.assert_array_equal(strategy.predict(x).argmax(1).numpy(), reference.predict(z))
+    length = np.linalg.norm(reference.centroids_, axis=1, keepdims=True) if normalise else 1.0
+    squares = ((z[:, None] - reference.centroids_ / length) ** 2).sum(2)
+    np.testing.assert_allclose(strategy.predict(x).detach().numpy(), -squares, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [NCM, SLDA])
+def test_a_class_without_a_mean_loses_to_every_class_with_one(kind):
+    """While the second task is learned its classes are allowed, and have no mean yet."""
+    stream = TinyStream("class")
+    running = engine(kind, stream, epochs=2)
+    running.run_task(0)
+    running.begin(1)
+    scores = running.strategy.eval().predict(next(stream.test(1).in_order(99)).x)
+    assert scores[:, :2].min() > scores[:, 2:].max()
+    assert scores[:, 2:4].min() > scores[:, 4:].max(), "and beats one that is not allowed"
 
 
 @pytest.mark.parametrize("shrinkage", [0.3, 1e-2])

@@ -93,6 +93,16 @@ def test_er_recalls_earlier_tasks_alone(kind):
     assert not (fields["x"][:, None] == first[None]).flatten(2).all(2).any(1).all()
 
 
+def test_balanced_draws_give_every_class_the_same_chance():
+    """Of a task of two classes, one with three times the samples of the other."""
+    stream = TinyStream("class")
+    er = ER(MLP((1, 4, 4), 6, hidden=(8,)), stream.info, memory_size=30, draw="balanced")
+    er.remember(stream[0].train.batch(torch.arange(28, 44), step_keys(0, 0, 0, 1)[0]), {})
+    y = er.memory["y"][:16]
+    assert torch.bincount(y).tolist() == [12, 4]
+    torch.testing.assert_close(er.chances()[:16], torch.where(y == 0, 1 / 12, 1 / 4))
+
+
 @pytest.mark.parametrize("kind", [ER, AGEM])
 def test_a_ring_keeps_the_last_samples_of_each_class_of_each_task(kind):
     stream = TinyStream("domain")
@@ -174,6 +184,30 @@ def test_derpp_adds_the_labels_of_a_second_draw():
         + 0.6 * cross_entropy(der.logits(second["x"]), second["y"], everything).mean()
     )
     assert float(loss.detach()) == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("stored", [0, 3])
+@pytest.mark.parametrize("kind", [ER, ERACE, DER, DERpp])
+def test_a_memory_that_is_not_full_is_recalled_sample_by_sample(kind, stored):
+    """Of ten samples asked for three are there: each weighs a third of the past; an empty memory weighs nothing."""
+    fields = {DER: {"alpha": 0.3}, DERpp: {"alpha": 0.3, "beta": 0.6}}.get(kind, {"replay_weight": 0.6})
+    stream = TinyStream("class")
+    with seeded(0, "learner"):
+        learner = MLP((1, 4, 4), 6, hidden=(8,), head="single")
+        extra = {"weighting": "sum"} if kind is ER else {}
+        strategy = kind(learner, stream.info, memory_size=20, replay_batch=10, **fields, **extra)
+    keys, everything = step_keys(0, 0, 0, 2), np.full(6, True)
+    past = stream[0].train.batch(torch.arange(38, 38 + stored), keys[0])
+    logits = torch.linspace(-1, 1, 6 * stored).reshape(stored, 6)
+    strategy.remember(past, {"logits": logits})
+    batch = stream[0].train.batch(torch.arange(30, 50), keys[1])
+    current = np.arange(6) < 2 if kind is ERACE else everything  # new classes are learned among themselves
+    expected = float(cross_entropy(strategy.logits(batch.x), batch.y, current).mean())
+    if stored:
+        found = strategy.logits(past.x).detach()
+        expected += 0.3 * float((found - logits).square().mean()) if kind in (DER, DERpp) else 0.0
+        expected += 0.6 * float(cross_entropy(found, past.y, everything).mean()) if kind is not DER else 0.0
+    assert float(strategy.training_loss(batch)[0].detach()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_logits_are_those_of_the_moment_a_sample_came():

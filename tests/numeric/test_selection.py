@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from cl.batch import Batch
 from cl.learners.mlp import MLP
 from cl.memory import herding
-from cl.seeding import seeded, step_keys
+from cl.seeding import generator, seeded, step_keys
 from cl.streams.base import TrainingView
 from cl.testing import TinyStream, train
 from cl.testing.tiny import engine
@@ -122,6 +122,19 @@ def test_gss_compares_to_whole_batches_alone_where_they_fit():
         assert float(score) == pytest.approx(expected, rel=1e-4)
 
 
+def test_gss_finds_opposite_directions_where_few_samples_are_stored():
+    """One sample of another class is stored: the comparisons that have none do not hide that its gradient opposes."""
+    gss, batch = made(GSS, steps=0, memory_size=12, comparisons=3, comparison_batch=1)
+    stored = TinyStream("class")[0].train.batch(torch.arange(1), batch.key)
+    with torch.no_grad():
+        gss.remember(stored, {})
+    other = gradients(gss, stored.x, stored.y)
+    own = [gradients(gss, x[None], y[None]) for x, y in zip(batch.x, batch.y, strict=True)]
+    cosines = [float(F.cosine_similarity(g, other, dim=0)) for g in own]
+    assert max(cosines) < 0
+    np.testing.assert_allclose(gss.scores(batch)[0].numpy(), 1 + np.array(cosines), rtol=1e-4)
+
+
 def test_gss_fills_before_it_chooses():
     gss, _ = made(GSS, steps=5, memory_size=40)
     assert gss.memory.filled.all()
@@ -171,6 +184,10 @@ def test_gss_refuses_what_it_has(monkeypatch):
     assert torch.equal(gss.memory.x, before)
 
 
+def normalised(info):
+    return MLP(info.input_shape, info.n_classes, hidden=(8,), norm="batch")
+
+
 def icarl_in_second_task(**fields):
     stream = TinyStream("class")
     running = engine(ICaRL, stream, epochs=3, memory_size=12, **fields)
@@ -213,8 +230,35 @@ def test_icarl_classifies_by_the_nearest_mean_of_exemplars():
             own = F.normalize(strategy.learner.features(strategy.memory.x[strategy.memory.y == c])).numpy()
             assert len(own) == 3
             means.append(own.mean(0) / np.linalg.norm(own.mean(0)))
-    expected = ((z[:, None] - np.stack(means)) ** 2).sum(2).argmin(1)
-    np.testing.assert_array_equal(strategy.predict(x).argmax(1).numpy(), expected)
+    squares = ((z[:, None] - np.stack(means)) ** 2).sum(2)
+    scores = strategy.predict(x).detach().numpy()
+    np.testing.assert_array_equal(scores.argmax(1), squares.argmin(1))
+    np.testing.assert_allclose(scores - scores[:, :1], squares[:, :1] - squares, atol=1e-4)
+
+
+def test_icarl_gives_no_class_without_exemplars():
+    """While the second task is learned the classes of the first compete; the last task's classes never do."""
+    icarl, stream = icarl_in_second_task()
+    scores = icarl.predict(next(stream.test(1).in_order(99)).x)
+    assert ((scores > -1e6).sum(0) > 0).tolist() == [True, True, False, False, False, False]
+
+
+def test_icarl_distils_the_network_at_the_end_of_the_task_before():
+    running = engine(ICaRL, TinyStream("class"), normalised, epochs=2, memory_size=12)
+    running.run_task(0)
+    running.run_task(1)
+    icarl = running.strategy
+    before = {n: t.clone() for n, t in icarl.learner.state_dict().items()}
+    icarl.train()
+    icarl.grow(2)
+    icarl.enter(2)
+    icarl.begin_task(running.stream[2])
+    batch = running.stream[2].train.batch(torch.arange(20), step_keys(0, 2, 0, 1)[0])
+    torch.autograd.backward(icarl.loss(batch))
+    assert icarl.learner.training
+    assert not any(module.training for module in icarl.teacher.modules())
+    assert all(torch.equal(t, before[n]) for n, t in icarl.teacher.state_dict().items())
+    assert all(p.grad is None for p in icarl.teacher.parameters())
 
 
 @pytest.mark.parametrize("keep", ["herding", "unit_herding"])
@@ -238,6 +282,27 @@ def test_gdumb_trains_a_new_network_on_equal_shares(scenario):
     assert torch.bincount(memory["group"]).tolist() == [2] * 6
     assert running.strategy.learner is not first
     assert running.record.samples == 3 * 2 * 12
+
+
+def test_gdumb_starts_every_task_from_another_network():
+    gdumb, weights = engine(GDumb, TinyStream("class")).strategy, []
+    for k in range(3):
+        gdumb.grow(k)
+        weights.append(gdumb.learner.head.weight)
+    assert not any(torch.equal(weights[i], weights[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_gdumb_keeps_the_first_of_each_class_that_flow_past(seed):
+    stream = TinyStream("class", seed)
+    gdumb = GDumb(MLP((1, 4, 4), 6, hidden=(8,)), stream.info, memory_size=12)
+    gdumb.begin_task(stream[0])
+    batch = next(stream[0].train.in_order(99))
+    order = torch.randperm(80, generator=generator(seed, "flow", 0))
+    for c in (0, 1):
+        first = [x.flatten().tolist() for x in batch.x[order[batch.y[order] == c][:6]]]
+        kept = [x.flatten().tolist() for x in gdumb.memory["x"][gdumb.memory["y"] == c]]
+        assert sorted(kept) == sorted(first)
 
 
 def test_cutmix_boxes():

@@ -190,6 +190,12 @@ def test_impossible_corruptions(fields):
         Corrupted(**fields)
 
 
+def test_contrast_is_about_the_mean_of_all_channels():
+    x = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    mean = x.mean((1, 2, 3), keepdim=True)
+    torch.testing.assert_close(CORRUPTIONS["contrast"](2)(x, torch.zeros(())), mean + 0.5 * (x - mean))
+
+
 def test_relabelled_tasks_hold_all_classes():
     pieces = Relabelled(6).pieces(table(12), SHAPE, 0)
     assert pieces[0].classes == tuple(range(12))

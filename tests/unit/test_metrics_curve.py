@@ -37,6 +37,14 @@ def test_hand_worked() -> None:
     np.testing.assert_allclose(curve.recovery_time(STEP, TASK, POINTS, STEPS, tolerance=0.11), [[NAN, 15.0, 10.0]])
 
 
+def test_recovery_begins_at_the_lowest_point() -> None:
+    """A point at the start of a task that is still as good as before it is no recovery from what comes after it."""
+    points = np.array([[0.9, 0.9, 0.9, 0.5, 0.7, 0.9]]).T[None].repeat(2, axis=2)
+    points[0, :2, 1] = NAN
+    step, task = np.arange(10, 70, 10), np.array([0, 0, 1, 1, 1, 1])
+    np.testing.assert_allclose(curve.recovery_time(step, task, points, np.array([20, 40])), [[NAN, 40.0]])
+
+
 def test_area_under_the_curve_weighs_points_by_their_steps() -> None:
     step, values = np.array([10, 20, 60]), np.array([[[0.1], [0.4], [0.9]]])
     np.testing.assert_allclose(curve.area_under_online_curve(step, values), [(0.1 * 10 + 0.4 * 10 + 0.9 * 40) / 60])

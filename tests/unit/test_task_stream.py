@@ -2,12 +2,14 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
-from cl.errors import ConfigError
-from cl.seeding import step_keys
+from cl.errors import AccessError, ConfigError
+from cl.seeding import step_keys, uniform
 from cl.streams import TaskStream
+from cl.streams.base import TrainingView
 from cl.streams.changes import Permutation
 from cl.streams.constructions import Permuted, Rotated, Split
 from cl.streams.sources import MNIST, Digits, Samples, Source, Table
+from cl.streams.transforms import Augmentation, Normalisation, Pipeline
 
 
 class Made(Source):
@@ -217,6 +219,27 @@ def test_augmentation_draws_for_each_image_and_only_in_training():
         assert torch.equal(a.x, b.x)
 
 
+def test_validation_samples_are_not_augmented():
+    s = TaskStream(Digits(), Split(1), augmentation={"crop": 2, "flip": True}, validation=0.2)
+    plain = TaskStream(Digits(), Split(1), validation=0.2)
+    places, key = torch.arange(40), step_keys(0, 0, 0, 1)[0]
+    assert torch.equal(s[0].validation.batch(places, key).x, plain[0].validation.batch(places, key).x)
+
+
+def test_colours_by_hand():
+    """Brightness scales an image, contrast stretches it about its mean grey, saturation each pixel about its own."""
+    x = torch.randint(40, 120, (6, 3, 4, 4), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    key, fill = step_keys(0, 0, 0, 1)[0], torch.zeros(())
+    unit, normalise = x.float() / 255, Normalisation(torch.tensor([1 / 255]), torch.zeros(1))
+    luma = (unit * torch.tensor([0.299, 0.587, 0.114]).reshape(3, 1, 1)).sum(1, keepdim=True)
+    centres = {"brightness": torch.zeros(()), "contrast": luma.mean((1, 2, 3), keepdim=True), "saturation": luma}
+    for name, centre in centres.items():
+        pipeline = Pipeline(normalise, None, fill, Augmentation(**{name: 0.4}))
+        factor = 1 + 0.4 * (2 * uniform(key, (6, 1, 1, 1), f"augmentation/{name}") - 1)
+        torch.testing.assert_close(pipeline(x, key), centre + factor * (unit - centre), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(pipeline(x, None), unit)
+
+
 def test_crop_and_flip_by_hand():
     s = TaskStream(Digits(), Split(1), augmentation={"crop": 1, "flip": True})
     stored = torch.nn.functional.pad(s.table.train.x[:1].float() / 16, [1] * 4)
@@ -259,3 +282,14 @@ def test_tasks_by_index():
             s[k]
         with pytest.raises(IndexError):
             s.test(k)
+
+
+@pytest.mark.parametrize(("sees", "seen"), [("current", {1}), ("past", {0, 1}), ("all", {0, 1, 2, 3})])
+def test_a_strategy_sees_the_tasks_it_declared_and_no_other(sees, seen):
+    view = TrainingView(stream(Split(4)), 1, sees, "Somebody")
+    for k in range(4):
+        if k in seen:
+            assert view[k].index == k
+        else:
+            with pytest.raises(AccessError, match=f"got task {k}"):
+                view[k]

@@ -12,7 +12,8 @@ options:
   --seeds LIST       seeds of the trials; default 1000. Seeds other than the final ones draw other streams, too
   --final LIST       seeds of the final runs; default 0,1,2,3,4; none = only tune
   --validation V     held out of the training data for tuning: a fraction or samples a task; default 0.1
-  --tasks K          tune on the first K tasks only; default all
+  --tasks K          tune on the first K tasks only; default all. What is counted for the whole stream (a memory_size
+                     per=all) then serves K tasks: count it per task or per class and task to keep shares alike
   --trials N         settings to try, chosen by Optuna; default all combinations
   --at-once N        of these, settings that Optuna chooses before it learns their scores, tried side by side; default 4
 
