@@ -142,7 +142,7 @@ def test_each_optional_tracker_is_short():
 
 def test_losses_of_outputs_that_are_masked_are_not_drawn():
     board = Recorder()
-    board._offset, board._just_learned = 0, np.full(2, np.nan)
+    board.lines, board._offset, board._just_learned = [], 0, np.full(2, np.nan)
     board.row(1, 10, np.array([0.9, 0.0]), np.array([0.3, 1e9]))
     [(_, values)] = board.lines
     assert values["loss/task_1"] == 0.3
