@@ -41,5 +41,7 @@ def test_compiled_steps_are_the_plain_ones(traced, name, strategy, fields, scena
         torch.testing.assert_close(fast[key], plain[key], rtol=1e-9, atol=1e-12, msg=lambda m, k=key: f"{k}: {m}")
     own_step = [line for line in told if "has a step of its own" in line]
     assert told == own_step
-    learned = sum(one.task_steps) > 0 and name != "lamaml"  # which takes its gradients in an inner loop of its own
+    learned = (
+        sum(one.record.task_steps) > 0 and name != "lamaml"
+    )  # which takes its gradients in an inner loop of its own
     assert (traced["unique_graphs"] > 0) == learned

@@ -28,6 +28,7 @@ CASES = [
     ("rehearsal", "weighting", ("mean", "sum"), SMALL, STEP),
     ("rehearsal", "replay_weight", (0.5, 0.9), SMALL, {**STEP, "weighting": "sum"}),
     ("dgr", "temperature", (1.0, 3.0), {"targets": "hard"}, {"targets": "soft"}),
+    ("dgr", "squared_temperature", (True, False), {"targets": "hard"}, {"targets": "soft"}),
     ("dgr", "replay_weight", (0.5, 0.9), {"weighting": "tasks"}, {"weighting": "share"}),
     ("icarl", "temperature", (2.0, 3.0), {**SMALL, "distillation": False}, SMALL),
     ("rwalk", "samples", (5, 9), {"fisher": "running"}, {"fisher": "empirical"}),

@@ -190,7 +190,7 @@ def test_samples_of_one_storage_are_gathered_at_once():
     assert isinstance(batches.feed([*engines, other]), batches.OneByOne)
     found = together.batch(slice(1, 3))
     for i in (1, 2):
-        for field, own in zip(found, next(engines[i].batches()), strict=True):
+        for field, own in zip(found[:4], next(engines[i].batches())[:4], strict=True):
             assert torch.equal(field[i - 1], own)
     assert batches.same_samples([e.stream.test(0) for e in engines])
     assert not batches.same_samples([engines[0].stream.test(0), engines[0].stream.test(1)])
