@@ -78,7 +78,9 @@ def _csv(name: str, folder: Path, rows: list[list[object]]) -> Path:
     return folder / f"{name}.csv"
 
 
-def _axes(count: int, size: tuple[float, float], top: float, bottom: float, right: float = 0.15) -> Any:
+def _axes(
+    count: int, size: tuple[float, float], top: float, bottom: float, right: float = 0.15, left: float = 0.65
+) -> Any:
     """Return a drawing and a grid of `count` axes of `size` inches, with room in inches around them.
 
     Margins are computed rather than found by a layout engine, which would take longer than all the drawing.
@@ -87,7 +89,7 @@ def _axes(count: int, size: tuple[float, float], top: float, bottom: float, righ
 
     across = min(count, 4)
     down = -(-count // across)
-    left, gap, between = 0.65, 0.62 if count > 1 else 0.0, 0.72
+    gap, between = 0.62 if count > 1 else 0.0, 0.72
     width = left + across * size[0] + (across - 1) * gap + right
     height = top + down * size[1] + (down - 1) * between + bottom
     drawing = Drawing(figsize=(width, height))
@@ -108,7 +110,12 @@ def _draw(figure: Figure) -> Any:
     in_a_row = max(1, int(min(count, 4) * (size[0] + 0.5) / room))
     lines = 0 if figure.named else -(-len(labels) // in_a_row)
     top = 0.2 + 0.19 * lines + (0.2 if count > 1 else 0.0)
-    drawing, grid = _axes(count, size, top, bottom=0.5 + (0.05 * longest if longest > 4 else 0))
+    bottom, left = 0.5, 0.65
+    if longest > 4:  # names that are slanted end at their tick: 0.054 inches a letter to the left of it
+        bottom += 0.05 * longest
+        apart = size[0] / len(figure.x_names)
+        left = max(left, *(0.1 + 0.054 * len(n) - apart * (i + 0.5) for i, n in enumerate(figure.x_names)))
+    drawing, grid = _axes(count, size, top, bottom, left=left)
     for i, (at, panel) in enumerate(zip(grid, figure.panels, strict=True)):
         _panel(at, figure, panel)
         if i % 4 == 0:
