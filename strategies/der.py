@@ -95,7 +95,7 @@ class DER(ER):
         """Draw the samples of one part of the loss; see `Memory.sample`."""
         n = self.replay_batch or len(batch.y)
         fields, valid = self.memory.sample(n, batch.key, self.chances(), purpose=purpose)
-        return augmented(self.info, fields, batch.key, purpose), valid
+        return augmented(self.info, fields, batch.key, purpose + self.memory.draws), valid
 
     def kept(self, batch: Batch, aux: Aux) -> Fields:
         """Return what is stored of a batch, its logits among it."""

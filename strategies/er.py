@@ -141,7 +141,7 @@ class ER(Strategy):
         """Return the samples to replay and which of them are valid; see `Memory.sample`."""
         n = len(batch.y) if self.replay_batch is None else self.replay_batch
         fields, valid = self.memory.sample(n, batch.key, self.chances())
-        return augmented(self.info, fields, batch.key, "replay"), valid
+        return augmented(self.info, fields, batch.key, "replay" + self.memory.draws), valid
 
     def chances(self) -> Tensor | None:
         """Return the relative chance of each slot to be recalled: (M,), or None where all have the same."""

@@ -80,7 +80,7 @@ class GEM(Strategy):
             share = self.memory.share
             slots = torch.arange(task * share, (task + 1) * share, device=batch.y.device)
             slots = slots[self.memory.filled[slots]]
-        fields = augmented(self.info, self.memory.read(slots), batch.key, f"task/{task}")
+        fields = augmented(self.info, self.memory.read(slots), batch.key, f"task/{task}{self.memory.draws}")
         recalled = Batch(fields["x"], fields["y"], fields["task"], batch.key)
         return reference_gradients(self, grads, recalled, torch.ones_like(slots, dtype=torch.bool))
 

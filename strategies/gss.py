@@ -109,7 +109,7 @@ class GSS(ER):
     def _scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
         groups = max(1, min(self.comparisons, self.memory.capacity // self.comparison_batch))
         fields, valid = self.memory.sample(groups * self.comparison_batch, batch.key, purpose="comparisons")
-        fields = augmented(self.info, fields, batch.key, "comparisons")
+        fields = augmented(self.info, fields, batch.key, "comparisons" + self.memory.draws)
         drawn = (fields["x"].to(batch.x.dtype), fields["y"], fields["task"], valid)
         parts = [torch.unflatten(t, 0, (groups, self.comparison_batch)) for t in drawn]
         reference: Any = vmap(self.direction, chunk_size=CHUNK)(*parts)

@@ -87,7 +87,8 @@ class MIR(ER):
         chances = self.chances()
         chance = self.memory.filled.to(torch.float32) if chances is None else self.memory.filled * chances
         slots, valid = self.memory.distinct(self.candidates, batch.key, chance, "replay")
-        fields = augmented(self.info, self.memory.read(repeated(slots, valid)), batch.key, "replay")
+        fields = self.memory.read(repeated(slots, valid))
+        fields = augmented(self.info, fields, batch.key, "replay" + self.memory.draws)
         drawn = Batch(fields["x"].to(batch.x.dtype), fields["y"], fields["task"], batch.key)
         here = {f"learner.{n}": p.detach() for n, p in self.learner.named_parameters()}
         slope = reference_gradients(self, here, batch, torch.ones_like(batch.task, dtype=torch.bool))

@@ -46,7 +46,7 @@ def augmented(info: StreamInfo, fields: Fields, key: Tensor, purpose: str) -> Fi
         info: of the stream.
         fields: recalled samples; x is (n, *input), from `kept_inputs`.
         key: the step's.
-        purpose: of this recall; two of one step are augmented apart.
+        purpose: of this recall; two of one step are augmented apart, also those of two memories (`Memory.draws`).
     """
     if info.augment is None:
         return fields

@@ -90,7 +90,7 @@ class Inputs:
         return self._pipelines[augment]
 
     @property
-    def again(self) -> Pipeline | None:
+    def augmenting(self) -> Pipeline | None:
         """The transform of training samples where it augments and no task changes them, else None."""
         return None if self.augmentation is None else self.pipeline(None, augment=True)
 

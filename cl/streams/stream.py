@@ -131,7 +131,7 @@ class TaskStream(Stream):
             sequence=self.table.sequence,
             vocabulary=self.table.vocabulary,
             padded=self.table.padded,
-            augment=None if any(piece.change for piece in pieces) else self.inputs.again,
+            augment=self.inputs.augmenting if all(piece.change is None for piece in pieces) else None,
         )
         self._indices: deque[tuple[Tensor, Tensor]] = deque(maxlen=6)
         self._tasks: dict[int, Task] = {}

@@ -1,6 +1,7 @@
 """What is trained on from a memory is augmented anew at each use, where the stream augments."""
 
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from cl.streams.sources import Digits
 from cl.streams.transforms import Augmentation, Pipeline
 from cl.testing.tiny import engine
 from strategies.agem import AGEM
+from strategies.combined import Combined
 from strategies.der import DER
 from strategies.derpp import DERpp
 from strategies.er import ER
@@ -169,6 +171,17 @@ def test_two_recalls_of_a_step_are_augmented_apart():
     one, two = (augmented(made.info, plain, batch.key, purpose)["x"] for purpose in ("logits", "labels"))
     assert not torch.equal(one, two)
     assert torch.equal(one, augmented(made.info, plain, batch.key, "logits")["x"])
+
+
+def test_two_memories_of_a_combination_are_augmented_apart():
+    made = stream()
+    running = engine(Combined, made, epochs=1, parts={"one": ER, "two": partial(AGEM, reference_batch=16)})
+    running.run_task(0)
+    one, two = running.strategy.parts.values()
+    for memory in (one.memory, two.memory):  # the same image in every slot that there is
+        memory.x[:] = inputs(made[0].train)[0]
+    batch = made[1].train.batch(torch.arange(16), KEY)
+    assert not torch.equal(one.recall(batch)[0]["x"], two.recall(batch)[0]["x"])
 
 
 def test_where_a_task_changes_images_they_are_kept_as_they_were_seen():
