@@ -386,22 +386,3 @@ def test_speed_on_mlp_400_400(capsys):
     assert_close(fast, slow)
     with capsys.disabled():
         print(f"empirical Fisher, 512 samples: {middle - started:.3f} s against {ended - middle:.3f} s one by one")
-
-
-@pytest.mark.parametrize(("steps", "kind"), [(5, "exact"), (200, "sampled")])
-def test_auto_is_exact_unless_long_sequences_have_a_label_a_step(steps, kind):
-    class Every(Learner):
-        def __init__(self):
-            super().__init__("single")
-            self.head = nn.Linear(4, 3)
-
-        def forward(self, x, gates=None):
-            return self.head(x)
-
-    torch.manual_seed(0)
-    info = StreamInfo("domain", 1, 3, ((0, 1, 2),), (steps, 4), 0, True, "steps")
-    strategy = Strategy(Every(), info).eval()
-    data = Data(torch.rand(4, steps, 4), torch.arange(4), torch.randint(3, (4, steps)), 0)
-    torch.testing.assert_close(fisher(strategy, data)["head.weight"], fisher(strategy, data, kind)["head.weight"])
-    other = {"exact": "sampled", "sampled": "empirical"}[kind]
-    assert not torch.allclose(fisher(strategy, data)["head.weight"], fisher(strategy, data, other)["head.weight"])
