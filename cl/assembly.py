@@ -15,7 +15,7 @@ from cl.hooks import check_hooks
 from cl.learners.base import stream_facts
 from cl.learners.causal import looks_ahead
 from cl.measures.base import Measure
-from cl.own import check_learner, check_stream, ours
+from cl.own import check_constructed, check_learner, check_stream, ours
 from cl.seeding import seeded
 from cl.settings import Settings
 from cl.strategy import Strategy
@@ -84,6 +84,8 @@ def build_strategy(config: Config, stream: Stream, device: torch.device) -> Stra
         )
     with seeded(info.seed, "strategy"):
         strategy: Strategy = construct(config["strategy"], "strategy", learner=learner, info=info)
+    if not ours(type(strategy)):
+        check_constructed(strategy)
     return strategy.to(device)
 
 

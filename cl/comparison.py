@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cl.errors import ConfigError
+from cl.errors import ConfigError, nearest
 from cl.groups import Group, final, measures, quantities
 from cl.metrics.base import discover, per_replica
 from cl.runs import flatten
@@ -64,7 +64,7 @@ def columns(groups: Sequence[Group], by: Sequence[str]) -> dict[str, dict[str, o
     for key in by:
         if not any(key in config for config in known.values()):
             keys = sorted({k for config in known.values() for k in config})
-            raise ConfigError(f"Expected `by` in {keys}, got {key!r}")
+            raise ConfigError(f"Expected `by` in {keys}, got {key!r}{nearest(key, keys)}")
     return {name: {key: config.get(key) for key in by} for name, config in known.items()}
 
 
@@ -92,7 +92,8 @@ def summary(
     present = list(dict.fromkeys(table["metric"]))
     for name in metrics:
         if name not in present:
-            raise ConfigError(f"Expected `metric` in {sorted(present)} for these runs, got {name!r}")
+            close = nearest(name, present)
+            raise ConfigError(f"Expected `metric` in {sorted(present)} for these runs, got {name!r}{close}")
     rows = []
     for key, part in table[table["metric"].isin(metrics)].groupby([*by, "metric"], sort=False, dropna=False):
         found = interval(part["value"].to_numpy(float), method, level)
@@ -108,10 +109,13 @@ def summary(
     return made
 
 
-def pairs(table: "pd.DataFrame", metric: str, by: Sequence[str] = ("label",)) -> "pd.DataFrame":
+def pairs(
+    table: "pd.DataFrame", metric: str, by: Sequence[str] = ("label",), method: str = "t", level: float = 0.95
+) -> "pd.DataFrame":
     """Return paired tests on one metric between all values of `by`, over shared (stream, seed).
 
-    Runs that agree in `by`, stream and seed are averaged. See `cl.statistics.paired` for the columns.
+    Runs that agree in `by`, stream and seed are averaged. See `cl.statistics.paired` for the columns, and
+    `cl.statistics.intervals.interval` for `method` and `level`.
     """
     import pandas as pd
 
@@ -122,7 +126,7 @@ def pairs(table: "pd.DataFrame", metric: str, by: Sequence[str] = ("label",)) ->
         collected.setdefault(name, {}).setdefault(key, []).append(float(row["value"]))
     values = {name: {key: float(np.mean(found)) for key, found in own.items()} for name, own in collected.items()}
     fields = list(paired.Pair.__dataclass_fields__)
-    made: pd.DataFrame = pd.DataFrame([vars(p) for p in paired.compare(values)], columns=fields)
+    made: pd.DataFrame = pd.DataFrame([vars(p) for p in paired.compare(values, method, level)], columns=fields)
     return made
 
 

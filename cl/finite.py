@@ -18,7 +18,7 @@ def bad_loss(block: Tensor) -> int | None:
 def loss_error(loss: Tensor, task: int, step: int) -> TrainingError:
     """Return the error of a loss () that is not finite."""
     return TrainingError(
-        f"Expected a finite loss, got {float(loss)} at task {task}, step {step}; "
+        f"Expected a finite loss, got {float(loss)} at task {task + 1}, step {step + 1}; "
         "try a smaller learning rate or strength, or training.clip_norm"
     )
 
@@ -38,6 +38,6 @@ def check_answers(strategy: object, row: int, accuracy: Array, loss: Array) -> N
     bad = np.flatnonzero(np.isnan(loss) & ~np.isnan(accuracy))
     if len(bad) > 0:
         raise TrainingError(
-            f"Expected {type(strategy).__name__}.predict to return numbers, got nan on task {bad[0]}, {row} tasks "
+            f"Expected {type(strategy).__name__}.predict to return numbers, got nan on task {bad[0] + 1}, {row} tasks "
             "learned; try a smaller learning rate or strength, or training.clip_norm"
         )

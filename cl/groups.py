@@ -19,6 +19,7 @@ Array = NDArray[np.float64]
 _PLACE = ("output", "name", "group", "tags", "resume", "tracker", "data", "checkpoint", "threads", "device")
 # Strategies that serve as references, the fittest first.
 REFERENCES = {"joint": ("joint", "cumulative"), "naive": ("naive",)}
+PARTS = ("learner", "optimizer", "scheduler")  # told apart by their names, then by the settings of one name
 ASIDE = frozenset(("seed", "replicas", "measures", "choices", *_PLACE))
 
 
@@ -136,12 +137,14 @@ def _group(members: list[Run]) -> Group:
 
 
 def _settings(g: Group) -> dict[str, Any]:
-    """Return all settings but those of the stream; a learner's carry its name: ``learner=gru``, ``gru.hidden``."""
-    settings = dict(flatten({k: v for k, v in g.config.items() if k not in ("stream", "learner")}))
-    learner = g.config.get("learner")
-    if isinstance(learner, Mapping):
-        name = str(g.choices.get("learner") or target_name(learner))
-        settings |= {"learner": name} | {f"{name}.{key}": value for key, value in flatten(learner)}
+    """Return all settings but those of the stream; those of `PARTS` carry its name: ``learner=gru``, ``gru.hidden``."""
+    settings = dict(flatten({k: v for k, v in g.config.items() if k not in ("stream", *PARTS)}))
+    for part in (p for p in PARTS if p in g.config):
+        node = g.config[part]
+        name = str(g.choices.get(part) or target_name(node) or node)
+        settings[part] = name
+        if isinstance(node, Mapping):
+            settings |= {f"{name}.{key}": value for key, value in flatten(node)}
     return settings
 
 
@@ -150,8 +153,9 @@ def _told_apart(names: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> 
     labels = []
     for name, own in zip(names, settings, strict=True):
         twins = [s for n, s in zip(names, settings, strict=True) if n == name]
-        keys = sorted({k for s in twins for k in s if any(_differ(s, other, k) for other in twins)})
-        keys = [k for k in keys if k in own or not _of_learner(k, twins)]
+        found = {k for s in twins for k in s if any(_differ(s, other, k) for other in twins)}
+        keys = sorted(found, key=lambda k: (k not in PARTS, k))
+        keys = [k for k in keys if k in own or not _of_part(k, twins)]
         short = [k.rsplit(".", 1)[-1] for k in keys]
         words = [s if short.count(s) == 1 and s != "_target_" else k for s, k in zip(short, keys, strict=True)]
         told = ", ".join(f"{w}={_short(own.get(k))}" for w, k in zip(words, keys, strict=True))
@@ -159,14 +163,14 @@ def _told_apart(names: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> 
     return labels
 
 
-def _of_learner(key: str, settings: Sequence[Mapping[str, Any]]) -> bool:
-    """Return True if the key is a field of one of the learners."""
-    return key.partition(".")[0] in {s.get("learner") for s in settings} and "." in key
+def _of_part(key: str, settings: Sequence[Mapping[str, Any]]) -> bool:
+    """Return True if the key is a field of one of the parts that carry their name."""
+    return "." in key and key.partition(".")[0] in {s.get(part) for s in settings for part in PARTS}
 
 
 def _differ(one: Mapping[str, Any], other: Mapping[str, Any], key: str) -> bool:
-    """Return True if a setting differs; a field of a learner that the other does not use is no difference."""
-    if key not in other and _of_learner(key, [one]) and one.get("learner") != other.get("learner"):
+    """Return True if a setting differs; a field of a part that the other does not use is no difference."""
+    if key not in other and _of_part(key, [one]) and not _of_part(key, [other]):
         return False
     return bool(one.get(key) != other.get(key))
 

@@ -6,6 +6,7 @@ again: it is brought up to date by comparing times, may be deleted at any moment
 
 import contextlib
 import json
+import math
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from cl.errors import expect
 from cl.files import CHECKPOINT, CHECKPOINT_BEFORE
 
 INDEX = ".index.sqlite"
-_VERSION = 1
+_VERSION = 2
 STATES = ("complete", "failed", "interrupted", "running", "cut", "incomplete")  # see `Entry`
 
 
@@ -37,6 +38,8 @@ class Entry:
         configuration: its hash, equal for the seeds of one configuration; the last part of the folder's name.
         accuracy: average accuracy at the end, None where there is none.
         forgetting: of the tasks before the last (Chaudhry et al. 2018), None where there is none.
+        bits_per_character: mean over tasks at the end, None unless a text is predicted.
+        mean_squared_error: mean over tasks at the end, None unless numbers are predicted.
         updated: when its state was last written, seconds since the epoch.
         message: why it failed or what is missing.
     """
@@ -51,10 +54,19 @@ class Entry:
     configuration: str
     accuracy: float | None
     forgetting: float | None
+    bits_per_character: float | None
+    mean_squared_error: float | None
     updated: float
     message: str
 
 
+# Numbers of an entry, and the metrics that they are.
+NUMBERS = {
+    "accuracy": "average_accuracy",
+    "forgetting": "forgetting",
+    "bits_per_character": "bits_per_character",
+    "mean_squared_error": "mean_squared_error",
+}
 COLUMNS = tuple(f.name for f in fields(Entry))
 
 
@@ -135,14 +147,14 @@ def read(folder: Path, path: str) -> Entry:
     """Read one run folder; whatever is missing or unreadable is said, not raised."""
     run = folder / path
     config, status, problems = _config(run), _json(run / "status.json"), []
-    accuracy = lost = None
+    numbers: dict[str, float | None] = dict.fromkeys(NUMBERS)
     state = str(status.get("status", "incomplete"))
     if (run / "results.npz").is_file():
         try:
-            accuracy, lost = _numbers(run)
+            numbers = _numbers(run)
         except Exception as error:  # any corruption: the other runs must still be listed
             problems.append(f"results cannot be read ({type(error).__name__})")
-    if state == "complete" and accuracy is None:
+    if state == "complete" and numbers["accuracy"] is None:
         state = "incomplete"
         problems = problems or ["no results"]
     stream, choices = config.get("stream") or {}, config.get("choices") or {}
@@ -155,8 +167,7 @@ def read(folder: Path, path: str) -> Entry:
         strategy=str(choices.get("strategy", "")),
         seed=int(config.get("seed", -1)),
         configuration=run.name.rpartition("-")[2],
-        accuracy=accuracy,
-        forgetting=lost,
+        **numbers,
         updated=float(status.get("finished") or status.get("started") or 0.0),
         message="; ".join([*([str(status["message"])] if status.get("message") else []), *problems]),
     )
@@ -190,14 +201,15 @@ def _json(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _numbers(run: Path) -> tuple[float | None, float | None]:
-    import numpy as np
+def _numbers(run: Path) -> dict[str, float | None]:
+    from cl.metrics.base import find, per_replica
+    from cl.results import Results
 
-    from cl.metrics.base import per_replica
-    from cl.metrics.matrix import average_accuracy, forgetting
-
-    with np.load(run / "results.npz", allow_pickle=False) as arrays:
-        matrix = arrays["accuracy"]
-    values = [float(per_replica(f(matrix)).mean()) for f in (average_accuracy, forgetting)]
-    clean = [None if np.isnan(v) else v for v in values]
-    return clean[0], clean[1]
+    results = Results.load(run)
+    given = {"accuracy": results.accuracy, "bits": results.bits, "errors": results.errors}
+    numbers: dict[str, float | None] = {}
+    for name, metric in zip(NUMBERS, find(list(NUMBERS.values())), strict=True):
+        (matrix,) = (given[field] for field in metric.inputs)
+        value = float(per_replica(metric(matrix)).mean()) if matrix.size else math.nan
+        numbers[name] = value if math.isfinite(value) else None
+    return numbers

@@ -57,6 +57,17 @@ def _key(device: torch.device) -> Tensor:
     return torch.zeros((), dtype=torch.long, device=device)
 
 
+def check_constructed(module: nn.Module) -> None:
+    """Look whether the constructor of a module's class called that of its base.
+
+    Raises:
+        ConfigError: it did not.
+    """
+    if "_modules" not in vars(module):
+        name = type(module).__name__
+        raise ConfigError(f"Expected {name}.__init__ to call super().__init__ before anything else, got no call")
+
+
 def check_learner(learner: object, info: StreamInfo) -> None:
     """Look at the parts of a learner and at what it answers to two samples of zeros.
 
@@ -66,6 +77,7 @@ def check_learner(learner: object, info: StreamInfo) -> None:
     name = type(learner).__name__
     if not isinstance(learner, Learner):
         raise ConfigError(f"Expected `learner._target_` a subclass of cl.learners.base.Learner, got {name}")
+    check_constructed(learner)
     for part, kind in (("blocks", nn.ModuleList), ("head", nn.Module), ("widths", tuple | list)):
         if not isinstance(getattr(learner, part, None), kind):
             raise ConfigError(f"Expected {name} to set `{part}` (see cl.learners.base.Learner), got none")

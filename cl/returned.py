@@ -37,6 +37,18 @@ def scalar(strategy: object, hook: str, value: Any) -> Tensor:
     return value
 
 
+def with_gradient(strategy: object, loss: Tensor) -> Tensor:
+    """Return a loss that has a gradient.
+
+    Raises:
+        ConfigError: it was detached, or depends on no trainable parameter.
+    """
+    if not loss.requires_grad:
+        rule = "a loss that depends on the trainable parameters"
+        raise ConfigError(f"Expected {type(strategy).__name__}.loss to return {rule}, got one without a gradient")
+    return loss
+
+
 def scores_of(strategy: object, value: Any, samples: int, outputs: int) -> Tensor:
     """Return what `predict` gave if it is (samples, outputs) or (samples, T, outputs).
 

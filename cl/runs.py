@@ -23,6 +23,7 @@ class Run:
         config: the resolved configuration, {} if the folder lacks it.
         status: ``complete``, ``failed``, ``interrupted``, ``running`` or ``unknown``.
         message: what the status file says, e.g. why the run failed.
+        damage: what of its files cannot be read, "" if all can. Results that cannot are taken from the log.
         results: what was measured, or None.
         environment: versions, device, git.
         fingerprint: of the stream, "" where it was not written.
@@ -37,6 +38,7 @@ class Run:
     environment: dict[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
+    damage: str = ""
 
     @property
     def seed(self) -> int:
@@ -101,6 +103,7 @@ def load(folder: Path | str) -> Run:
         environment=environment,
         fingerprint=fingerprint.read_text().strip() if fingerprint.is_file() else "",
         facts=facts,
+        damage="; ".join(problems),
     )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cl.batch import Batch
 from cl.compiler import STEP, Programs, light_step
-from cl.returned import edited
+from cl.returned import edited, with_gradient
 from cl.strategy import Aux, Moments, Strategy, overrides
 
 log = logging.getLogger(__name__)
@@ -88,6 +88,8 @@ class Updater:
     def __call__(self, strategy: Strategy, batch: Batch) -> Tensor:
         """Take one step of the contract: loss, gradients, clipping, optimiser, after_step, remember."""
         loss, aux = self.training_loss(strategy, batch)
+        if self.optimizer is not None:
+            with_gradient(strategy, loss)
         program = self.programs.get(strategy, strategy)
         edit = None
         if overrides(strategy, "gradients"):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cl.metrics
-from cl.errors import ConfigError, expect
+from cl.errors import ConfigError, expect, nearest
 from cl.results import Results
 
 Array = NDArray[np.float64]
@@ -76,7 +76,7 @@ def find(names: list[str]) -> list[Metric]:
     known = discover()
     for name in names:
         if name not in known:
-            raise ConfigError(f"Expected `metric` in {sorted(known)}, got {name!r}")
+            raise ConfigError(f"Expected `metric` in {sorted(known)}, got {name!r}{nearest(name, known)}")
     return [known[name] for name in names]
 
 

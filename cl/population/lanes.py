@@ -14,6 +14,7 @@ from cl.population.batches import feed, sizes
 from cl.population.measure import before_learning, measure
 from cl.population.optimisers import Separate, Together, alike
 from cl.population.stack import Stack
+from cl.returned import with_gradient
 from cl.strategy import Aux, overrides
 
 
@@ -143,7 +144,8 @@ class Lanes:
         grads: dict[str, Tensor | None] = {}
         state = stack.part(lanes)
         if names:
-            found = torch.autograd.grad(losses.sum(), [tensors[n] for n in names], allow_unused=True)
+            total = with_gradient(self.engines[0].strategy, losses).sum()
+            found = torch.autograd.grad(total, [tensors[n] for n in names], allow_unused=True)
             grads = dict(zip(names, found, strict=True))
         with torch.no_grad():
             aux = {name: value.detach() for name, value in aux.items()}

@@ -10,7 +10,9 @@ from cl.groups import Group, measures
 from cl.metrics.base import last_row
 from cl.report import curves, distance, forgotten, losses, network, price, ranks
 from cl.report.figure import Figure, HeatMap, Ranks, Table
+from cl.report.lead import Lead, lead
 from cl.report.member import Member
+from cl.statistics.intervals import interval
 
 Array = NDArray[np.float64]
 Item = Figure | HeatMap | Table | Ranks
@@ -23,11 +25,13 @@ class Block:
 
     Attributes:
         stream: its name.
-        members: strategies, the best average accuracy first.
+        lead: what its strategies are ranked by.
+        members: strategies, the best first.
         items: figures, matrices and tables, in the order of the page.
     """
 
     stream: str
+    lead: Lead
     members: tuple[Member, ...]
     items: tuple[Item, ...]
 
@@ -44,7 +48,8 @@ def blocks(groups: Sequence[Group]) -> list[Block]:
 
 def _block(stream: str, groups: Sequence[Group], labels: list[str]) -> Block:
     members = [Member(g, labels.index(g.label), measures(g, groups)) for g in groups]
-    members.sort(key=lambda m: (not m.group.finished, -float(np.nan_to_num(m.metric("average_accuracy").mean))))
+    by = lead(members)
+    members.sort(key=lambda m: (not m.group.finished, -float(np.nan_to_num(interval(by.worth(m)).mean, nan=-np.inf))))
     shown = members[:STRATEGIES]
     items: list[Item | None] = [
         *losses.items(shown),
@@ -53,15 +58,15 @@ def _block(stream: str, groups: Sequence[Group], labels: list[str]) -> Block:
         curves.matrices(shown),
         curves.switches(shown),
         curves.drops(shown),
-        curves.differences(shown),
-        ranks.of_members(shown),
+        curves.differences(shown, by),
+        ranks.of_members([(m, by) for m in shown]),
         *curves.retention(shown),
         forgotten.histogram(shown),
         *network.items(shown),
         *distance.items(shown),
-        *price.items(shown),
+        *price.items(shown, by),
     ]
-    return Block(stream, tuple(members), tuple(item for item in items if item is not None))
+    return Block(stream, by, tuple(members), tuple(item for item in items if item is not None))
 
 
 def overall(blocks: Sequence[Block]) -> Ranks | None:
@@ -69,7 +74,8 @@ def overall(blocks: Sequence[Block]) -> Ranks | None:
     if len(blocks) < 2:
         return None
     everywhere = set.intersection(*({m.group.label for m in b.members} for b in blocks))
-    return ranks.of_members([m for b in blocks for m in b.members if m.group.label in everywhere], " over all streams")
+    found = [(m, b.lead) for b in blocks for m in b.members if m.group.label in everywhere]
+    return ranks.of_members(found, " over all streams")
 
 
 def headline(block: Block) -> str:

@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cl.metrics.base import mean_where
-from cl.metrics.matrix import average_accuracy, average_accuracy_by_task
+from cl.metrics.matrix import average_accuracy_by_task
 from cl.report import timeline
 from cl.report.figure import Figure, HeatMap, Panel, Series, Table
+from cl.report.lead import Lead
 from cl.report.member import Member
 from cl.statistics import retention as forgetting
 from cl.statistics.intervals import interval
@@ -146,7 +147,8 @@ def retention(members: Sequence[Member]) -> list[Figure | Table | None]:
             x = np.geomspace(moments[0], moments[-1], FINE)
             nothing = np.full(FINE, np.nan)
             series.append(Series(m.label, m.style, x, found(x), nothing, nothing))
-            rows.append((m.label, found.curve, *_life(found, float(moments[-1])), f"{found.advantage:.1f}"))
+            curve = "nothing forgotten" if found.curve == forgetting.NONE else found.curve
+            rows.append((m.label, curve, *_life(found, float(moments[-1])), f"{found.advantage:.1f}"))
     if not series:
         return []
     figure = Figure(
@@ -164,7 +166,8 @@ def retention(members: Sequence[Member]) -> list[Figure | Table | None]:
         "retention_fits",
         "Which curve forgetting follows",
         "Exponential: f + (1 - f) exp(-t / tau), which levels off. Power law: (1 + t / s)^-b, which slows down without "
-        "end. The curve with the lower information criterion (AICc) is shown; an advantage above 4 is a clear choice. "
+        "end. Nothing forgotten: retention stays at 1. What has the lowest information criterion (AICc) is shown; an "
+        "advantage above 4 over the next is a clear choice. "
         "Half-life: steps until half is left; interval by jackknife over seeds.",
         ("strategy", "curve", "half-life [steps]", "95 % interval", "AICc advantage"),
         tuple(rows),
@@ -179,15 +182,15 @@ def _mean(values: Array) -> Array:
 def _life(found: forgetting.Fit, longest: float) -> tuple[str, str]:
     """Return half-life and interval as text; what lies far beyond the `longest` time seen is not told as a number."""
     if not np.isfinite(found.half_life):
-        return "never (levels off above)", "-"
+        return "never" if found.curve == forgetting.NONE else "never (levels off above)", "-"
     if found.half_life > FAR * longest:
         return f"more than {longest:.4g}", "-"
     sure = f"{found.low:.4g} to {found.high:.4g}" if np.isfinite(found.low) else "-"
     return f"{found.half_life:.4g}", sure
 
 
-def differences(members: Sequence[Member]) -> Figure | None:
-    """Paired differences of average accuracy to the best strategy, over shared seeds; of finished groups alone."""
+def differences(members: Sequence[Member], by: Lead) -> Figure | None:
+    """Paired differences to the best strategy in what the page ranks `by`, over shared seeds; of finished groups."""
     members = [m for m in members if m.group.finished]
     if not members:
         return None
@@ -196,20 +199,18 @@ def differences(members: Sequence[Member]) -> Figure | None:
     for i, m in enumerate(members[1:]):
         shared = [s for s in m.group.seeds if s in best.group.seeds]
         if len(shared) > 1:
-            own, other = (
-                average_accuracy(g.accuracy[[g.seeds.index(s) for s in shared]]) for g in (m.group, best.group)
-            )
+            own, other = (by.values(x)[[x.group.seeds.index(s) for s in shared]] for x in (m, best))
             series.append(m.dots(np.array([float(i)]), (own - other)[:, None]))
     if not series:
         return None
     return Figure(
         "paired_differences",
         f"Paired differences to {best.label}",
-        f"Average accuracy minus that of {best.label}, the best here, seed by seed on the same stream. An interval "
+        f"{by.capital} minus that of {best.label}, the best here, seed by seed on the same stream. An interval "
         "(95 %, not corrected for many comparisons) that does not reach 0 is a difference that seeds alone do not "
         "explain; lethe compare gives tests with Holm's correction.",
         "strategy",
-        "difference of average accuracy",
+        f"difference of {by.words}",
         (Panel("", tuple(series)),),
         x_names=tuple(m.label for m in members[1:]),
         wide=False,

@@ -18,11 +18,14 @@ def notes(groups: Sequence[Group], runs: Sequence[Run]) -> list[tuple[str, str]]
     for run in runs:
         group = by_run[id(run)]
         what = f"{group.label}, seed {run.seed}, {group.stream}"
-        if run.status not in ("complete",):
-            reached = (
-                "" if run.results is None else f" It had finished {int(tasks_learned(run.results.accuracy)[0])} tasks."
-            )
-            found.append((f"{what}: {run.status}", f"{run.message}{reached} ({run.folder.name})".strip()))
+        if run.status != "complete":
+            why = [run.message.rstrip(".")] if run.message else []
+            if run.results is not None:
+                done = int(tasks_learned(run.results.accuracy)[0])
+                why.append(f"It had finished {done} task{'s' if done != 1 else ''}")
+            found.append((f"{what}: {run.status}", "".join(f"{line}. " for line in why) + f"({run.folder.name})"))
+        elif run.damage:
+            found.append((f"{what}: damaged", f"{run.damage}. What else there is of it counts. ({run.folder.name})"))
         elif id(run) not in kept:
             found.append((f"{what}: repeated", f"a later run of the same seed counts instead ({run.folder.name})"))
         elif run.results is not None and not np.isfinite(run.results.accuracy).all():
@@ -50,7 +53,7 @@ def _unequal(groups: Sequence[Group]) -> list[tuple[str, str]]:
 def section(groups: Sequence[Group], runs: Sequence[Run]) -> str:
     """Return the section as HTML; it is there also when nothing is wrong."""
     found = notes(groups, runs)
-    complete = sum(run.status == "complete" for run in runs)
+    complete = sum(run.status == "complete" and not run.damage for run in runs)
     summary = f"<p>{complete} of {len(runs)} runs are complete."
     if not found:
         return f'<section id="failed"><h2>What failed</h2>{summary} Nothing failed.</p></section>'

@@ -91,6 +91,13 @@ class Figure:
         margin = 0.05 * (high - low or abs(high) or 1.0) if points else 0.0
         return low - margin, (high + margin) if high > low or points else low + 1.0
 
+    @property
+    def counts(self) -> bool:
+        """True if x counts a few things, so that only whole numbers are named below the axis."""
+        low, high = self.x_limits()
+        whole = all(float(v).is_integer() for p in self.panels for s in p.series for v in s.x[:3])
+        return not self.x_names and high - low <= 12 and whole
+
     def y_limits(self) -> tuple[float, float]:
         """Return the range of y: `y_range`, or the data with a margin."""
         if self.y_range is not None:

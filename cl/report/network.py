@@ -79,16 +79,18 @@ def read_outs(members: Sequence[Member]) -> Figure | None:
 
 
 def by_layer(members: Sequence[Member], name: str) -> Figure | None:
-    """A quantity of every layer at the end of the run; of old tasks where it is told by task."""
+    """A quantity of every layer at the end of the run; of old tasks where it is told by task.
+
+    Members may have different layers: each has points above its own.
+    """
     shown = having(members, name)
     if not shown:
         return None
     facts = shown[0].seen[name][0]
     axis = facts["axes"][-1]
-    names = tuple(facts["names"][axis])
-    shown = [m for m in shown if tuple(m.seen[name][0]["names"][axis]) == names]
+    layers = [m.seen[name][0]["names"][axis] for m in shown]
+    names = tuple(dict.fromkeys(layer for own in layers for layer in own))
     told_by_task = "task" in facts["axes"][1:-1]
-    x = np.arange(len(names), dtype=np.float64)
     points = []
     for i, m in enumerate(shown):
         values = m.seen[name][1][:, -1]
@@ -96,6 +98,7 @@ def by_layer(members: Sequence[Member], name: str) -> Figure | None:
             old = np.moveaxis(values[:, :-1], 1, 2)
             values = mean_where(old, np.isfinite(old))
         if np.isfinite(values).any():
+            x = np.array([float(names.index(layer)) for layer in layers[i]])
             points.append(m.beside(x, values, i, len(shown)))
     if not points:
         return None

@@ -58,9 +58,9 @@
     }
   };
   const decades = (low, high) => {
-    const found = [];
+    const found = [], span = Math.log10(high / low);
     for (let p = Math.floor(Math.log10(low)); p <= Math.ceil(Math.log10(high)); p++)
-      for (const m of [1, 3]) if (m * 10 ** p >= low * 0.999 && m * 10 ** p <= high * 1.001) found.push(+(m * 10 ** p).toPrecision(2));
+      for (const m of span < 2 ? [1, 2, 5] : span < 4 ? [1, 3] : [1]) if (m * 10 ** p >= low * 0.999 && m * 10 ** p <= high * 1.001) found.push(+(m * 10 ** p).toPrecision(2));
     return found;
   };
   const short = (v) => v >= 1e6 ? `${v / 1e6}M` : v >= 1e4 ? `${v / 1e3}k` : `${v}`;
@@ -73,7 +73,10 @@
       e.style[axis === "y" ? "top" : "left"] = `${place(v) / 10}%`;
       plot.append(e);
     }
-    if (axis === "y") all(".grid path", plot).forEach((e, i) => {
+    if (axis !== "y") return;
+    const grid = plot.querySelector(".grid");
+    while (grid.children.length < values.length) grid.append(Object.assign(svg("path"), {old: "M0 0"}));
+    all("path", grid).forEach((e, i) => {
       e.old ||= e.getAttribute("d");
       e.setAttribute("d", i < values.length ? `M0 ${place(values[i][0]).toFixed(1)}H1000` : "");
     });

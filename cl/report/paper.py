@@ -159,6 +159,10 @@ def _panel(at: "Axes", figure: Figure, panel: Panel) -> None:
     at.set_ylim(*figure.y_limits())
     if panel.title:
         at.set_title(panel.title, fontsize=9)
+    if figure.counts:
+        from matplotlib.ticker import MaxNLocator
+
+        at.xaxis.set_major_locator(MaxNLocator(integer=True))
     if figure.x_names:
         slanted = max(map(len, figure.x_names)) > 4
         at.set_xticks(range(len(figure.x_names)), figure.x_names, rotation=30 if slanted else 0)

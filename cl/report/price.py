@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from cl.groups import Group
 from cl.report.figure import Figure, Panel, Series, Table
+from cl.report.lead import Lead
 from cl.report.member import Member
 from cl.statistics.intervals import interval
 
@@ -24,40 +25,43 @@ def cost(group: Group, name: str) -> Array:
     return np.asarray(np.sum(columns or [np.zeros(len(group.results()))], axis=0))
 
 
-def items(members: Sequence[Member]) -> list[Figure | Table | None]:
-    """Return the Pareto figures and the cost account."""
+def items(members: Sequence[Member], by: Lead) -> list[Figure | Table | None]:
+    """Return the Pareto figures, against what the page ranks `by`, and the cost account."""
     return [
-        pareto(members, "seconds_train", "Accuracy against training time", "seconds of training"),
-        pareto(members, "passes", "Accuracy against computation", "passes of samples, forward and backward"),
-        pareto(members, "bytes_stored", "Accuracy against memory", "bytes stored beyond the network"),
+        pareto(members, by, "seconds_train", "training time", "seconds of training"),
+        pareto(members, by, "passes", "computation", "passes of samples, forward and backward"),
+        pareto(members, by, "bytes_stored", "memory", "bytes stored beyond the network"),
         account(members),
     ]
 
 
-def pareto(members: Sequence[Member], name: str, title: str, x_label: str) -> Figure | None:
-    """Average accuracy against a cost; strategies that nothing beats in both are named in the caption."""
+def pareto(members: Sequence[Member], by: Lead, name: str, against: str, x_label: str) -> Figure | None:
+    """What the page ranks `by` against a cost; strategies that nothing beats in both are named in the caption."""
     points = []
     for m in members:
-        spent, reached = interval(cost(m.group, name)), m.metric("average_accuracy")
+        spent, reached = interval(cost(m.group, name)), interval(by.values(m))
         if np.isfinite(spent.mean) and np.isfinite(reached.mean):
             points.append((float(spent.mean), reached, m))
     if len(points) < 2 or len({p[0] for p in points}) < 2:
         return None
+    sign = -1 if by.less else 1
 
     def beaten(x: float, y: float) -> bool:
-        return any(a <= x and b.mean >= y and (a < x or b.mean > y) for a, b, _ in points)
+        worth = [(a, sign * (float(b.mean) - y)) for a, b, _ in points]
+        return any(a <= x and more >= 0 and (a < x or more > 0) for a, more in worth)
 
     front = [m.label for x, y, m in points if not beaten(x, float(y.mean))]
     series = []
     for x, y, m in points:
-        low, high = np.clip(y.low, 0, 1)[None], np.clip(y.high, 0, 1)[None]
+        low, high = np.clip(y.low, 0, by.most)[None], np.clip(y.high, 0, by.most)[None]
         series.append(Series(m.label, m.style, np.array([x]), y.mean[None], low, high, joined=False))
     return Figure(
         f"pareto_{name}",
-        title,
-        f"Up and to the left is better. Not beaten in both by any other: {', '.join(front)}.",
+        f"{by.capital} against {against}",
+        f"{'Down' if by.less else 'Up'} and to the left is better. Not beaten in both by any other: "
+        f"{', '.join(front)}. Bars are 95 % intervals over seeds.",
         x_label,
-        "average accuracy",
+        by.words,
         (Panel("", tuple(series)),),
         log="x",
         named=True,
@@ -73,7 +77,7 @@ def account(members: Sequence[Member]) -> Table | None:
         return None
     found = [[float(interval(m.group.cost(n)).mean) for m in members] for n in names]
     rows = [
-        (n.replace("_", " "), *(None if np.isnan(v) else float(f"{v:.4g}") for v in values))
+        (n.replace("_", " "), *(None if np.isnan(v) else round(v) if v >= 1000 else float(f"{v:.4g}") for v in values))
         for n, values in zip(names, found, strict=True)
     ]
     return Table(

@@ -6,33 +6,37 @@ from typing import Any
 
 import numpy as np
 
-from cl.metrics.matrix import average_accuracy
 from cl.report.figure import Ranks
+from cl.report.lead import Lead
 from cl.report.member import Member
 from cl.report.svg import swatch
 from cl.statistics.paired import Key
 from cl.statistics.ranks import ranking
 
 
-def of_members(members: Sequence[Member], over: str = "") -> Ranks | None:
-    """Return the diagram of average accuracy over the streams and seeds that all members share, None for too few.
+def of_members(members: Sequence[tuple[Member, Lead]], over: str = "") -> Ranks | None:
+    """Return the diagram over the streams and seeds that all members share, None for too few.
 
-    Groups with unfinished runs are left out: their average is of fewer tasks.
+    Groups with unfinished runs are left out: their mean is of fewer tasks.
+
+    Args:
+        members: each with what its stream is ranked by.
+        over: end of the title.
     """
     values: dict[str, dict[Key, float]] = {}
-    styles = {m.label: m.style for m in members}
-    for m in (m for m in members if m.group.finished):
-        reached = average_accuracy(m.group.accuracy)
-        own = {(m.group.stream, seed): float(v) for seed, v in zip(m.group.seeds, reached, strict=True)}
+    styles = {m.label: m.style for m, _ in members}
+    for m, by in ((m, by) for m, by in members if m.group.finished):
+        own = {(m.group.stream, seed): float(v) for seed, v in zip(m.group.seeds, by.worth(m), strict=True)}
         values.setdefault(m.label, {}).update(own)
     found = ranking(values)
     if found is None:
         return None
+    measured = " or ".join(dict.fromkeys(by.words for _, by in members))
     unlike = "" if np.isnan(found.p) else f" Friedman's test that all are alike: p = {found.p:.2g}."
     return Ranks(
         "average_ranks",
         f"Average ranks{over}",
-        "Each strategy's rank by average accuracy, 1 is best, mean over the streams and seeds that all were run on "
+        f"Each strategy's rank by {measured}, 1 is best, mean over the streams and seeds that all were run on "
         f"(N = {found.count}). A bar joins strategies that differ by less than the critical difference, "
         f"{found.critical:.2f} (Nemenyi's test, level .05; Demsar 2006): they cannot be told apart with so many runs."
         f"{unlike} Seeds of one stream speak of that stream alone.",

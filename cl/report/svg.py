@@ -15,7 +15,7 @@ from cl.report.figure import Figure, Panel, Series, ticks
 
 Array = NDArray[np.float64]
 STYLES = 24  # 8 colours x 3 dashes
-LONGEST_NAME = 18  # characters of a name under the axis before it is cut
+LONGEST_NAME = 18  # characters of a name under the axis before its middle is left out
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,10 @@ def _dots(x: Array, y: Array, digits: int) -> str:
 
 def _tick(axis: str, place: float, value: float, text: str) -> str:
     side = "top" if axis == "y" else "left"
-    return f'<span class="t{axis}" style="{side}:{place / 10:.2f}%" data-v="{value:.6g}">{escape(text)}</span>'
+    short = text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME // 2 - 2]}…{text[-LONGEST_NAME // 2 - 1 :]}"
+    whole = "" if short == text else f' title="{escape(text, quote=True)}"'
+    attributes = f'style="{side}:{place / 10:.2f}%" data-v="{value:.6g}"'
+    return f'<span class="t{axis}" {attributes}{whole}>{escape(short)}</span>'
 
 
 def _x_ticks(figure: Figure, at_x: Scale, small: bool) -> str:
@@ -141,7 +144,7 @@ def _x_ticks(figure: Figure, at_x: Scale, small: bool) -> str:
     else:
         x0, x1 = figure.x_limits()
         shown = [(t, _number(t)) for t in ticks(x0, x1, 3 if small else 5)]
-        if x1 - x0 <= 12 and all(float(v).is_integer() for p in figure.panels for s in p.series for v in s.x[:3]):
+        if figure.counts:
             shown = [(t, n) for t, n in shown if t.is_integer()]
     return "".join(_tick("x", at_x.at(v), v, name) for v, name in shown)
 

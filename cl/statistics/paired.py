@@ -22,7 +22,7 @@ class Pair:
         b: the other.
         count: shared (stream, seed) pairs.
         difference: mean of a - b.
-        low: lower end of its 95 % t interval.
+        low: lower end of its interval.
         high: upper end.
         p: two-sided paired t test (NaN for fewer than two pairs).
         p_holm: `p` corrected for all comparisons made at once (Holm 1979).
@@ -42,11 +42,13 @@ class Pair:
     effect: float
 
 
-def compare(values: Mapping[str, Mapping[Key, float]]) -> list[Pair]:
+def compare(values: Mapping[str, Mapping[Key, float]], method: str = "t", level: float = 0.95) -> list[Pair]:
     """Compare every two strategies over the (stream, seed) pairs that both have.
 
     Args:
         values: strategy -> (stream, seed) -> value of one metric; NaN is left out.
+        method: of the interval, see `cl.statistics.intervals.interval`.
+        level: its coverage.
 
     Returns:
         one `Pair` for each two strategies, in their order.
@@ -59,7 +61,7 @@ def compare(values: Mapping[str, Mapping[Key, float]]) -> list[Pair]:
     corrected = holm([p for p, _ in tests])
     pairs = []
     for (a, b, differences), (p, wilcoxon), p_holm in zip(found, tests, corrected, strict=True):
-        over = interval(differences)
+        over = interval(differences, method, level)
         deviation = np.nan if len(differences) < 2 else differences.std(ddof=1) if np.ptp(differences) > 0 else 0.0
         effect = float(over.mean / deviation) if deviation > 0 else (0.0 if over.mean == 0 else np.nan)
         pairs.append(

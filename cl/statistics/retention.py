@@ -3,7 +3,7 @@
 Retention R(t) is the accuracy on a task t steps after its training ended, over its accuracy at that moment. Two curves
 with two parameters each are fitted by least squares: *exponential*, f + (1 - f) exp(-t / tau), which levels off, and
 *power law*, (1 + t / s)^-b, which slows down without end (Wickelgren 1974). The one with the lower information
-criterion is chosen.
+criterion is chosen; where R = 1, which has no parameter, has a lower one than both, nothing was forgotten.
 """
 
 from collections.abc import Callable
@@ -29,6 +29,7 @@ def power_law(t: Array, scale: float, slope: float) -> Array:
     return np.asarray((1 + t / scale) ** -slope)
 
 
+NONE = "none"  # the curve R = 1
 CURVES: dict[str, Callable[[Array, float, float], Array]] = {"exponential": exponential, "power law": power_law}
 
 
@@ -37,17 +38,17 @@ class Fit:
     """A forgetting curve.
 
     Attributes:
-        curve: ``exponential`` or ``power law``.
-        parameters: (f, tau) or (s, b); tau and s in steps.
+        curve: ``exponential``, ``power law``, or ``none`` where nothing was forgotten.
+        parameters: (f, tau) or (s, b), tau and s in steps; () of none.
         half_life: steps until half is left; infinite where the curve never falls that low.
         low: lower end of its 95 % interval (jackknife over replicas), NaN where it cannot be told.
         high: upper end.
         aic: corrected Akaike information criterion of the curve chosen.
-        advantage: how much lower it is than the other curve's; above 4 the choice is clear (Burnham and Anderson 2004).
+        advantage: how much lower it is than that of the next; above 4 the choice is clear (Burnham and Anderson 2004).
     """
 
     curve: str
-    parameters: tuple[float, float]
+    parameters: tuple[float, ...]
     half_life: float
     low: float
     high: float
@@ -56,7 +57,7 @@ class Fit:
 
     def __call__(self, t: Array) -> Array:
         """Return retention at t steps: (N,)."""
-        return CURVES[self.curve](t, *self.parameters)
+        return np.ones(len(t)) if self.curve == NONE else CURVES[self.curve](t, *self.parameters)
 
 
 def retention(accuracy: Array, task_steps: NDArray[np.int64]) -> tuple[Array, Array]:
@@ -83,7 +84,7 @@ def retention(accuracy: Array, task_steps: NDArray[np.int64]) -> tuple[Array, Ar
 
 
 def fit(t: Array, kept: Array) -> Fit | None:
-    """Fit both curves and return the better one; None for too few points or moments.
+    """Fit both curves and return the better one, or none of them; None for too few points or moments.
 
     Args:
         t: (N,) steps since learned, > 0.
@@ -104,6 +105,8 @@ def fit(t: Array, kept: Array) -> Fit | None:
     order = sorted(found, key=lambda curve: found[curve][1])
     best = order[0]
     parameters, aic = found[best]
+    if (unchanged := _criterion(float(((y - 1) ** 2).sum()), len(y), 1)) <= aic:
+        return Fit(NONE, (), float("inf"), float("nan"), float("nan"), unchanged, aic - unchanged)
     low, high = _jackknife(best, t, kept)
     life = half_life(best, parameters)
     return Fit(best, parameters, life, low, high, aic, found[order[1]][1] - aic)
@@ -139,10 +142,14 @@ def _least_squares(curve: str, x: Array, y: Array) -> tuple[tuple[float, float],
     fits = [optimize.least_squares(residuals, start, bounds=bounds) for start in starts]
     best = min(fits, key=lambda found: float(found.cost))
     a, b = (float(v) for v in best.x)
-    n, p = len(y), 3  # two parameters and the variance
-    error = max(2 * float(best.cost) / n, 1e-12)
-    aic = n * np.log(error) + 2 * p + (2 * p * (p + 1) / (n - p - 1) if n > p + 1 else np.inf)
-    return ((a, float(np.exp(b))) if curve == "exponential" else (float(np.exp(a)), b)), float(aic)
+    aic = _criterion(2 * float(best.cost), len(y), 3)
+    return ((a, float(np.exp(b))) if curve == "exponential" else (float(np.exp(a)), b)), aic
+
+
+def _criterion(squares: float, n: int, p: int) -> float:
+    """Return the corrected AIC of `n` points with a sum of `squares`; `p` counts parameters and the variance."""
+    error = max(squares / n, 1e-12)
+    return float(n * np.log(error) + 2 * p + (2 * p * (p + 1) / (n - p - 1) if n > p + 1 else np.inf))
 
 
 def _jackknife(curve: str, t: Array, kept: Array) -> tuple[float, float]:

@@ -106,7 +106,7 @@ def limit(rows: Tensor, n: int | None, selection: str, seed: int, purpose: str, 
     """Keep n of the rows: ``first`` in stored order, or ``drawn`` by the seed (the stored order is kept)."""
     if n is None:
         return rows
-    expect(0 < n <= len(rows), name, f"in 1 to {len(rows)}, the samples of task {k}", n)
+    expect(0 < n <= len(rows), name, f"in 1 to {len(rows)}, the samples of task {k + 1}", n)
     if selection == "first":
         return rows[:n]
     return rows[torch.randperm(len(rows), generator=generator(seed, purpose, k))[:n].sort().values]

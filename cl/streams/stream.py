@@ -211,7 +211,7 @@ class TaskStream(Stream):
     def _data(self, storage: Tensor | Remote, rows: Tensor, labels: Tensor, k: int, augment: bool = False) -> Data:
         if len(rows) == 0:
             what = "test" if storage is self.inputs.test else "training and validation"
-            raise ConfigError(f"Expected `stream` to have {what} samples in every task, got none in task {k}")
+            raise ConfigError(f"Expected `stream` to have {what} samples in every task, got none in task {k + 1}")
         pipeline = self.inputs.pipeline(self._pieces[k].change, augment)
         return Data(storage, self._moved(rows), self._moved(labels), k, pipeline)
 

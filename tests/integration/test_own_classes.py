@@ -42,7 +42,15 @@ MISTAKES = {
     ),
     "nan": (
         "def predict(self, x, task=None): return super().predict(x, task) * float('nan')",
-        "Own.predict to return numbers, got nan on task 0, 0 tasks learned",
+        "Own.predict to return numbers, got nan on task 1, 0 tasks learned",
+    ),
+    "a loss without gradient": (
+        "def loss(self, batch): return super().loss(batch).detach()",
+        "Own.loss to return a loss that depends on the trainable parameters, got one without a gradient",
+    ),
+    "a constructor that stops at itself": (
+        "def __init__(self, learner, info): self.rate = 0.1",
+        "Own.__init__ to call super().__init__ before anything else, got no call",
     ),
     "no data": (
         "def training_data(self, stream, k): pass",

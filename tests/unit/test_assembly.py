@@ -108,7 +108,7 @@ def test_a_look_ahead_of_one_step_is_found(kind, ahead):
         (["optimizer=sgd", "optimizer.momentum=2"], "`optimizer.momentum` in [0, 1), got 2.0"),
         (["optimizer=rmsprop", "optimizer.alpha=5"], "`optimizer.alpha` in [0, 1), got 5.0"),
         (["measures.weight_drift._target_=null"], "`measures.weight_drift._target_` a subclass of"),
-        (["stream.source.test_fraction=0.0001"], "to have test samples in every task, got none in task 0"),
+        (["stream.source.test_fraction=0.0001"], "to have test samples in every task, got none in task 1"),
         (["stream.source.test_fraction=0.9999"], "to have training and validation samples in every task"),
         (["stream=image_folder", "stream.source.path=[]"], "`stream.source.path` one path or more, got []"),
         (["checkpoint=3"], "`checkpoint` a block with ['minutes', 'steps'], got 3"),

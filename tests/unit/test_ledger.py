@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from cl import ledger
+from cl.cli.commands.runs import main
 from cl.errors import ConfigError
 from cl.folder import RunFolder
 from cl.results import Results
@@ -32,6 +33,24 @@ def test_numbers_and_names(tmp_path):
     assert entry.accuracy == pytest.approx(0.7)
     assert entry.forgetting == pytest.approx(0.3)
     assert entry.configuration == "aaaaaaaa"
+
+
+@pytest.mark.parametrize(("flag", "column", "unit"), [
+    ("language", "bits_per_character", np.log(2)),
+    ("regression", "mean_squared_error", 1.0),
+])  # fmt: skip
+def test_losses_that_say_more_than_an_accuracy(tmp_path, capsys, flag, column, unit):
+    run = make(tmp_path)
+    Results(accuracy=MATRIX, loss=MATRIX * 3, seeds=[0], **{flag: True}).save(run)
+    (entry,) = ledger.runs(tmp_path)
+    assert getattr(entry, column) == pytest.approx(2.1 / unit)
+    others = {"bits_per_character", "mean_squared_error"} - {column}
+    assert [getattr(entry, name) for name in others] == [None]
+    assert main([str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert column.replace("_", " ") in shown
+    assert f"{2.1 / unit:.4g}" in shown
+    assert not any(name.replace("_", " ") in shown for name in others)
 
 
 def test_filter_and_sort(tmp_path):

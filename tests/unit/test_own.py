@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from cl.errors import ConfigError
+from cl.errors import ConfigError, TrainingError
 from cl.learners.base import Learner
 from cl.learners.mlp import MLP
 from cl.measures.savings import Savings
 from cl.own import check_learner, check_stream
-from cl.seeding import seeded
+from cl.seeding import seeded, step_keys
 from cl.strategy import Strategy
 from cl.streams.base import Task
 from cl.streams.data import Data
@@ -202,3 +202,22 @@ def test_measures_that_train_copies_follow_the_seed_too():
     assert torch.equal(before, torch.get_rng_state())
     torch.rand(7)
     np.testing.assert_array_equal(first, savings())
+
+
+def test_a_learner_whose_constructor_stops_at_itself_is_told():
+    class Bare(Learner):
+        def __init__(self):
+            self.widths = ()
+
+    with pytest.raises(ConfigError, match=r"Bare.__init__ to call super\(\).__init__ before anything else"):
+        check_learner(Bare(), INFO)
+
+
+def test_a_loss_that_is_no_number_is_told_with_its_task_and_step_counted_from_one():
+    class Diverging(Strategy):
+        def loss(self, batch):
+            third_step_of_the_second_task = step_keys(0, 1, 2, 1)[0]
+            return super().loss(batch) * torch.where(batch.key == third_step_of_the_second_task, torch.nan, 1.0)
+
+    with pytest.raises(TrainingError, match=r"got nan at task 2, step 3; try"):
+        engine(Diverging, TinyStream("class"), epochs=1).run()

@@ -229,7 +229,7 @@ def test_a_failed_replica_leaves_the_others_alone():
     population = Population([make(seed, strategy=Explodes) for seed in SEEDS], always=True)
     results = population.run()
     assert list(population.errors) == [1]
-    assert "task 1, step 0" in str(population.errors[1])
+    assert "task 2, step 1" in str(population.errors[1])
     assert not np.isnan(results[1].accuracy[0, :2]).any()
     assert np.isnan(results[1].accuracy[0, 2:]).all()
     close([alone[0], alone[2]], [population.engines[0], population.engines[2]])

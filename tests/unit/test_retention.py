@@ -56,6 +56,24 @@ def test_what_never_falls_to_half_has_no_half_life() -> None:
     assert half_life("exponential", (0.0, 10.0)) == pytest.approx(10 * np.log(2))
 
 
+@pytest.mark.parametrize("level", [1.0, 1.03])
+def test_nothing_forgotten_is_no_curve(level: float) -> None:
+    """Also where tasks gain a little."""
+    found = fit(STEPS, noisy(np.full(len(STEPS), level), 3, 0.01))
+    assert found is not None
+    assert (found.curve, found.half_life, found.parameters) == ("none", np.inf, ())
+    np.testing.assert_array_equal(found(STEPS), 1)
+    n = 3 * len(STEPS)
+    squares = ((noisy(np.full(len(STEPS), level), 3, 0.01) - 1) ** 2).sum()
+    assert found.aic == pytest.approx(n * np.log(squares / n) + 2 + 4 / (n - 2))
+
+
+def test_a_little_forgotten_is_a_curve() -> None:
+    found = fit(STEPS, noisy(exponential(STEPS, 0.98, 300.0), 3, 0.01))
+    assert found is not None
+    assert found.curve != "none"
+
+
 def test_too_few_points_give_no_fit() -> None:
     assert fit(np.array([1.0, 2.0]), np.ones((3, 2))) is None
     assert fit(np.array([1.0, 2.0, 3.0]), np.full((1, 3), np.nan)) is None

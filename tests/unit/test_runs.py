@@ -96,3 +96,25 @@ def test_references_are_found_and_matched_by_seed(tmp_path: Path) -> None:
     share = (final[0.8] - final[0.2]) / (final[1.0] - final[0.2])
     np.testing.assert_allclose(values["share_of_gap_closed"], [share, share, np.nan])
     np.testing.assert_allclose(values["accuracy_drop"], np.tile([0.45 * 0.36, 0.45 * 0.2, 0.0], (3, 1)), atol=1e-12)
+
+
+def test_optimisers_are_told_apart_by_name_and_by_what_they_share(tmp_path: Path) -> None:
+    """Not by every setting that one has and the other has not."""
+    nodes = {
+        "sgd": {"_target_": "torch.optim.SGD", "_partial_": True, "momentum": 0.0},
+        "adam": {"_target_": "torch.optim.Adam", "_partial_": True, "betas": [0.9, 0.999]},
+    }
+    for name, node in nodes.items():
+        for lr in (0.1, 0.01):
+            top = {"optimizer": node | {"lr": lr}, "scheduler": None, "choices": {"optimizer": name}}
+            write(tmp_path, "naive", 0, top=top)
+    assert {g.label for g in groups(tmp_path)} == {
+        f"naive (optimizer={name}, lr={lr})" for name in nodes for lr in ("0.1", "0.01")
+    }
+
+
+def test_schedules_are_told_apart_from_none(tmp_path: Path) -> None:
+    cosine = {"_target_": "torch.optim.lr_scheduler.CosineAnnealingLR", "eta_min": 0.0}
+    for node, name in ((None, "none"), (cosine, "cosine")):
+        write(tmp_path, "naive", 0, top={"scheduler": node, "choices": {"scheduler": name}})
+    assert {g.label for g in groups(tmp_path)} == {"naive (scheduler=none)", "naive (scheduler=cosine)"}

@@ -78,7 +78,8 @@ def main(argv: list[str]) -> int:
     else:
         whole = {(g.stream, g.label) for g in groups if g.finished}  # fewer tasks are no equal of all
         finished = [pair in whole for pair in zip(table["stream"], table["label"], strict=True)]
-        _show(means, by, comparison.pairs(table[finished], metrics[0], by), metrics[0], every, options)
+        tests = comparison.pairs(table[finished], metrics[0], by, options.interval, options.level)
+        _show(means, by, tests, metrics[0], every, options)
         if costs:
             _show_costs(comparison.summary(table, costs, by=by), by)
     return 0
@@ -108,7 +109,7 @@ def _wide(means: "pd.DataFrame", by: Sequence[str], math: bool = False) -> "pd.D
     cells["cell"] = [
         _cell(m, lo, hi, sign) for m, lo, hi in zip(cells["mean"], cells["low"], cells["high"], strict=True)
     ]
-    wide = cells.pivot_table(index=list(by), columns="metric", values="cell", aggfunc="first", sort=False)
+    wide = cells.pivot_table(index=list(by), columns="metric", values="cell", aggfunc="first", sort=False).fillna("-")
     runs = cells.groupby(list(by), sort=False)["runs"].max()
     wide.insert(0, "runs", runs)
     made: pd.DataFrame = wide.reset_index().rename_axis(None, axis=1)
@@ -119,7 +120,7 @@ def _cell(mean: float, low: float, high: float, sign: str = " ± ") -> str:
     if mean != mean:
         return "-"
     digits = 3 if abs(mean) < 100 else 0
-    return f"{mean:.{digits}f}" + (f"{sign}{(high - low) / 2:.{digits}f}" if low == low else "")
+    return f"{mean:,.{digits}f}" + (f"{sign}{(high - low) / 2:,.{digits}f}" if low == low else "")
 
 
 def _text(table: "pd.DataFrame", options: argparse.Namespace) -> str:
@@ -137,7 +138,9 @@ def _text(table: "pd.DataFrame", options: argparse.Namespace) -> str:
 
 
 def _plain(value: object) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.6g}" if value == value else "-"
+    return str(value)
 
 
 def _escaped(text: str) -> str:
@@ -161,16 +164,22 @@ def _show(
 
     console = Console()
     wide = _wide(means, by)
-    title = f"Mean ± half of the {options.level:.0%} {options.interval} interval over runs"
-    shown = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0), show_edge=False)
+    names = [", ".join(map(str, key)) for key in wide[list(by)].itertuples(index=False)]
     headers = [str(name).replace("_", " ") for name in wide.columns]
     cells = [[str(v) for v in wide.iloc[:, i]] for i in range(len(headers))]
-    widths = _fitted(headers, cells, len(by), console.width)
+    labels = len(by)
+    widths = _fitted(headers, cells, labels, console.width)
+    if None in widths and len(headers) - labels > len(names):  # more metrics than rows: turned, it may fit
+        cells = [headers[labels:], *(list(column) for column in zip(*cells[labels:], strict=True))]
+        headers, labels = ["", *names], 1
+        widths = _fitted(headers, cells, labels, console.width)
+    title = f"Mean ± half of the {options.level:.0%} {options.interval} interval over runs"
+    shown = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0), show_edge=False)
     for i, header in enumerate(headers):
-        justify: Literal["left", "right"] = "left" if i < len(by) else "right"
+        justify: Literal["left", "right"] = "left" if i < labels else "right"
         shown.add_column(header, justify=justify, overflow="fold", width=widths[i])
-    for row in wide.itertuples(index=False):
-        shown.add_row(*(str(v) for v in row))
+    for row in zip(*cells, strict=True):
+        shown.add_row(*row)
     console.print(shown)
     tested = pairs[pairs["count"] > 1]
     if len(tested):
@@ -178,7 +187,7 @@ def _show(
             title=f"Paired differences of {metric.replace('_', ' ')} over shared streams and seeds",
             title_justify="left",
         )
-        for name in ("strategies", "n", "difference", "95% interval", "p (Holm)", "effect d"):
+        for name in ("strategies", "n", "difference", f"{options.level:.0%} interval", "p (Holm)", "effect d"):
             table.add_column(name, justify="left" if name == "strategies" else "right")
         for p in tested.to_dict("records"):
             between = f"{p['low']:+.3f} to {p['high']:+.3f}"

@@ -35,13 +35,14 @@ def _table(found: list[ledger.Entry]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for column in ("run", "state", "accuracy", "forgetting", "age", ""):
-        numeric = column in ("accuracy", "forgetting")
-        table.add_column(column, overflow="fold", justify="right" if numeric else "left")
+    losses = [name for name in ("bits_per_character", "mean_squared_error") if any(getattr(e, name) for e in found)]
+    for column in ("run", "state", *(name.replace("_", " ") for name in losses), "accuracy", "forgetting", "age", ""):
+        table.add_column(column, overflow="fold", justify="left" if column in ("run", "state", "age", "") else "right")
     for e in found:
         state = f"{e.state} (resumable)" if e.resumable and e.state != "complete" else e.state
         since = age(time.time() - e.updated)
-        table.add_row(e.path, state, _percent(e.accuracy), _percent(e.forgetting), since, e.message)
+        told = ["" if (value := getattr(e, name)) is None else f"{value:.4g}" for name in losses]
+        table.add_row(e.path, state, *told, _percent(e.accuracy), _percent(e.forgetting), since, e.message)
     console = Console()
     if not console.is_terminal:
         console.width = 200
