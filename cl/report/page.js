@@ -57,11 +57,16 @@
       e.setAttribute("d", text.replace(/M(\S+) (\S+)V([\d.e-]+)/g, (_, x, y, z) => `M${px(+x)} ${py(+y)}V${py(+z)}`));
     }
   };
+  const steps = [[1], [1, 3], [1, 2, 5], [1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9]];
   const decades = (low, high) => {
-    const found = [], span = Math.log10(high / low);
-    for (let p = Math.floor(Math.log10(low)); p <= Math.ceil(Math.log10(high)); p++)
-      for (const m of span < 2 ? [1, 2, 5] : span < 4 ? [1, 3] : [1]) if (m * 10 ** p >= low * 0.999 && m * 10 ** p <= high * 1.001) found.push(+(m * 10 ** p).toPrecision(2));
-    return found;
+    const among = (digits) => {
+      const found = [];
+      for (let p = Math.floor(Math.log10(low)); p <= Math.ceil(Math.log10(high)); p++)
+        for (const m of digits) if (m * 10 ** p >= low * 0.999 && m * 10 ** p <= high * 1.001) found.push(+(m * 10 ** p).toPrecision(2));
+      return found;
+    };
+    const ticks = among(steps.find((digits) => among(digits).length >= 3) || steps.at(-1));
+    return ticks.length > 1 ? ticks : [0, 1, 2, 3].map((i) => +(low + (high - low) * i / 3).toPrecision(3));
   };
   const short = (v) => v >= 1e6 ? `${v / 1e6}M` : v >= 1e4 ? `${v / 1e3}k` : `${v}`;
   const relabel = (plot, axis, values, place) => {

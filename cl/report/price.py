@@ -77,7 +77,7 @@ def account(members: Sequence[Member]) -> Table | None:
         return None
     found = [[float(interval(m.group.cost(n)).mean) for m in members] for n in names]
     rows = [
-        (n.replace("_", " "), *(None if np.isnan(v) else round(v) if v >= 1000 else float(f"{v:.4g}") for v in values))
+        (n.replace("_", " "), *(None if np.isnan(v) else float(f"{v:.4g}" if v < 1000 else round(v)) for v in values))
         for n, values in zip(names, found, strict=True)
     ]
     return Table(

@@ -105,11 +105,12 @@ def fit(t: Array, kept: Array) -> Fit | None:
     order = sorted(found, key=lambda curve: found[curve][1])
     best = order[0]
     parameters, aic = found[best]
-    if (unchanged := _criterion(float(((y - 1) ** 2).sum()), len(y), 1)) <= aic:
+    unchanged = _criterion(float(((y - 1) ** 2).sum()), len(y), 1)
+    if unchanged <= aic:
         return Fit(NONE, (), float("inf"), float("nan"), float("nan"), unchanged, aic - unchanged)
     low, high = _jackknife(best, t, kept)
     life = half_life(best, parameters)
-    return Fit(best, parameters, life, low, high, aic, found[order[1]][1] - aic)
+    return Fit(best, parameters, life, low, high, aic, min(found[order[1]][1], unchanged) - aic)
 
 
 def half_life(curve: str, parameters: tuple[float, float]) -> float:

@@ -140,6 +140,22 @@ def test_log_scale_there_and_back(opened) -> None:
         assert max(abs(float(x) - float(y)) for x, y in pairs) < 0.01
 
 
+def test_every_tick_of_the_log_scale_has_its_line(opened) -> None:
+    count = """return [...document.querySelectorAll(".plot[data-log]")].filter((p) => p.dataset.log).map((p) => [
+        [...p.querySelectorAll(".grid path")].filter((e) => e.getAttribute("d").includes("H1000")).length,
+        [...p.querySelectorAll(".ty")].filter((e) => !e.hidden).length,
+        [...p.querySelectorAll(".tx")].filter((e) => !e.hidden).length]);"""
+    before = opened.execute_script(count)
+    assert len(before) >= 4
+    button = opened.find_element("id", "log")
+    for _ in ("there", "back"):
+        button.click()
+        now = opened.execute_script(count)
+        assert [lines for lines, _, _ in now] == [ticks for _, ticks, _ in now]
+        assert min(min(found) for found in now) >= 2, now
+    assert now == before
+
+
 def test_values_by_pointer_and_by_keyboard(opened) -> None:
     from selenium.webdriver import ActionChains, Keys
 

@@ -69,9 +69,12 @@ def test_nothing_forgotten_is_no_curve(level: float) -> None:
 
 
 def test_a_little_forgotten_is_a_curve() -> None:
-    found = fit(STEPS, noisy(exponential(STEPS, 0.98, 300.0), 3, 0.01))
+    kept = noisy(exponential(STEPS, 0.98, 300.0), 3, 0.01)
+    found = fit(STEPS, kept)
     assert found is not None
     assert found.curve != "none"
+    n, squares = kept.size, ((kept - 1) ** 2).sum()
+    assert found.advantage <= n * np.log(squares / n) + 2 + 4 / (n - 2) - found.aic
 
 
 def test_too_few_points_give_no_fit() -> None:
