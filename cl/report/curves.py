@@ -29,7 +29,7 @@ def average(members: Sequence[Member]) -> Figure:
         "average_accuracy",
         "Average accuracy on the tasks seen so far",
         "After each task, the mean test accuracy over all tasks trained up to then. A line that falls is a network "
-        "that forgets (or finds later tasks harder); bands are 95 % intervals over seeds.",
+        "that forgets (or finds later tasks harder).",
         "tasks trained",
         "accuracy",
         (Panel("", tuple(lines)),),
@@ -57,8 +57,8 @@ def of_tasks(members: Sequence[Member]) -> Figure:
         "forgetting_curves",
         "Forgetting curves: what becomes of each task",
         "One panel a task: its test accuracy while all tasks are trained in turn. The shaded part is its own training; "
-        "what is lost to the right of it is forgotten, what rises to the left of it is transfer. Bands are 95 % "
-        f"intervals over seeds.{left_out}",
+        "what is lost to the right of it is forgotten, what rises to the left of it is transfer."
+        f"{left_out}",
         "tasks trained",
         "accuracy",
         tuple(panels),
@@ -92,7 +92,7 @@ def drops(members: Sequence[Member]) -> Figure:
         "accuracy_drop",
         "Accuracy drop of each task",
         "Accuracy right after a task was trained minus accuracy at the end of the run: how much of each task is lost. "
-        "Lower is better, 0 is nothing lost; bars are 95 % intervals over seeds.",
+        "Lower is better, 0 is nothing lost.",
         "task",
         "accuracy drop",
         (Panel("", tuple(points)),),
@@ -155,7 +155,7 @@ def retention(members: Sequence[Member]) -> list[Figure | Table | None]:
         "retention",
         "Retention: what is left after so many steps",
         "Accuracy on a task over its accuracy right after it was trained, mean over tasks, against the steps trained "
-        "since (points, 95 % intervals over seeds), and the forgetting curve that fits best (line).",
+        "since (points), and the forgetting curve that fits best (line).",
         "steps since learned",
         "retention",
         (Panel("", tuple(series)),),
@@ -207,8 +207,8 @@ def differences(members: Sequence[Member], by: Lead) -> Figure | None:
         "paired_differences",
         f"Paired differences to {best.label}",
         f"{by.capital} minus that of {best.label}, the best here, seed by seed on the same stream. An interval "
-        "(95 %, not corrected for many comparisons) that does not reach 0 is a difference that seeds alone do not "
-        "explain; lethe compare gives tests with Holm's correction.",
+        "that does not reach 0 is a difference that seeds alone do not explain (not corrected for many comparisons: "
+        "lethe compare gives tests with Holm's correction).",
         "strategy",
         f"difference of {by.words}",
         (Panel("", tuple(series)),),

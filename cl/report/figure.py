@@ -92,6 +92,13 @@ class Figure:
         return low - margin, (high + margin) if high > low or points else low + 1.0
 
     @property
+    def caption(self) -> str:
+        """How to read it, and what its bars or bands are where there are any."""
+        sure = {s.joined for p in self.panels for s in p.series if np.isfinite(s.high - s.low).any()}
+        what = {(True,): "Bands", (False,): "Bars", (False, True): "Bars and bands"}.get(tuple(sorted(sure)))
+        return f"{self.reading} {what} are 95 % intervals over seeds." if what else self.reading
+
+    @property
     def counts(self) -> bool:
         """True if x counts a few things, so that only whole numbers are named below the axis."""
         low, high = self.x_limits()

@@ -118,8 +118,8 @@ def average(kind: Kind, members: Sequence[Member]) -> Figure:
         kind.names[0],
         f"{_title(kind)} on the {kind.task}s seen so far",
         f"After each {kind.task}, the mean test loss over all {kind.task}s learned up to then. Lower is better; a line "
-        f"that rises is a network that forgets (or finds later {kind.task}s harder). Bands are 95 % intervals over "
-        f"seeds.{kind.note}",
+        f"that rises is a network that forgets (or finds later {kind.task}s harder)."
+        f"{kind.note}",
         f"{kind.task}s learned",
         kind.unit,
         (Panel("", lines),),
@@ -165,7 +165,7 @@ def lost(kind: Kind, members: Sequence[Member]) -> Figure | None:
         kind.names[2],
         kind.lost,
         f"{_title(kind)} at the end of the run minus that right after the {kind.task} was learned. Lower is better, 0 "
-        "is nothing lost; bars are 95 % intervals over seeds.",
+        "is nothing lost.",
         kind.task,
         f"{kind.unit}, change",
         (Panel("", tuple(points)),),

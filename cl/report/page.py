@@ -111,7 +111,7 @@ def _figure(figure: Figure, ident: str) -> str:
     kind = "chart" if figure.wide else "chart half"
     return (
         f'<figure class="{kind}" id="{escape(ident)}"><h3>{escape(figure.title)}</h3>{draw(figure, ident + "-p")}'
-        f"<figcaption>{escape(figure.reading + note)} Files: <code>figures/{escape(figure.name)}</code> .png .svg .csv"
+        f"<figcaption>{escape(figure.caption + note)} Files: <code>figures/{escape(figure.name)}</code> .png .svg .csv"
         "</figcaption></figure>"
     )
 

@@ -59,7 +59,7 @@ def pareto(members: Sequence[Member], by: Lead, name: str, against: str, x_label
         f"pareto_{name}",
         f"{by.capital} against {against}",
         f"{'Down' if by.less else 'Up'} and to the left is better. Not beaten in both by any other: "
-        f"{', '.join(front)}. Bars are 95 % intervals over seeds.",
+        f"{', '.join(front)}.",
         x_label,
         by.words,
         (Panel("", tuple(series)),),

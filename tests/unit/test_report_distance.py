@@ -136,8 +136,8 @@ def test_learners_are_told_apart_by_their_names(tmp_path: Path) -> None:
     write(tmp_path, "naive", 0, name="wide", top={"learner": GRU | {"hidden": 16}, "choices": choices})
     labels = sorted(g.label for g in found(tmp_path))
     assert labels == [
-        "naive (hidden=16, learner=gru)",
-        "naive (hidden=8, learner=gru)",
+        "naive (learner=gru, hidden=16)",
+        "naive (learner=gru, hidden=8)",
         "naive (learner=transformer)",
     ]
 

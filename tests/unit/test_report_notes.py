@@ -8,6 +8,7 @@ import pytest
 
 from cl import comparison, groups, runs
 from cl.report import content, failures
+from cl.report.figure import Figure
 from cl.report.lead import Lead, lead
 from cl.report.svg import draw
 from cl.results import Results
@@ -138,3 +139,17 @@ def test_long_names_below_an_axis_keep_their_ends(tmp_path: Path) -> None:
     page = draw(figure, "f")
     for name, short in zip(names, ("blocks.…ion.weight", "blocks.…ntion.bias"), strict=True):
         assert f'title="{name}">{short}</span>' in page
+
+
+@pytest.mark.parametrize(("seeds", "told"), [(1, set()), (2, {"Bars", "Bands", "Bars and bands"})])
+def test_what_bars_and_bands_are_is_told_where_there_are_any(tmp_path: Path, seeds: int, told: set[str]) -> None:
+    for seed in range(seeds):
+        for strategy in ("naive", "er"):
+            write(tmp_path, strategy, seed, k=6, points=3)
+    (block,) = content.blocks(read(tmp_path))
+    captions = {item.name: item.caption for item in block.items if isinstance(item, Figure)}
+    found = {name: c.removesuffix(" are 95 % intervals over seeds.") for name, c in captions.items() if "95 %" in c}
+    assert {c.rsplit(". ", 1)[-1] for c in found.values()} <= told
+    if seeds > 1:
+        assert found["average_accuracy"].endswith("Bands")
+        assert found["accuracy_drop"].endswith("Bars")
