@@ -8,6 +8,7 @@ import contextlib
 import functools
 import inspect
 import logging
+import math
 import pkgutil
 import types
 import typing
@@ -257,7 +258,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if hint is str:
         return isinstance(value, str)
     if origin in (list, tuple, Sequence):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from cl.strategy import Strategy
 
 Attributes = dict[tuple[str, str], Any]  # by module and name, something that differs where the attribute does
+TORCH = ("_flat_weights", "_flat_weight_refs")  # by which torch's recurrent layers find their parameters
 _MODULE = set(vars(nn.Module()))
 
 
@@ -18,7 +19,7 @@ def attributes(strategy: Strategy) -> Attributes:
     found: Attributes = {}
     for path, module in strategy.named_modules():
         rebuilt = {name for base in type(module).__mro__ for name in vars(base).get("rebuilt", ())}
-        own = {*_MODULE, "_dropouts", *rebuilt}
+        own = {*_MODULE, "_dropouts", *TORCH, *rebuilt}
         found |= {(path, name): _print(value) for name, value in vars(module).items() if name not in own}
     return found
 

@@ -50,7 +50,7 @@ class Distance(Measure):
     on units; where none stands for the task, recall alone is taken.
 
     Args:
-        samples: test samples (of each task and distance for recall), > 0.
+        samples: test samples (of each task and distance for recall), > 0; None for all, and 250 at each distance.
         probes: test samples for Jacobians, gates, attention, addresses and states, > 0.
         distances: distances between cue and use that are asked about, rising; also beyond what is trained. Those that
             the problem does not have are left out.
@@ -64,7 +64,7 @@ class Distance(Measure):
 
     def __init__(
         self,
-        samples: int = 200,
+        samples: int | None = 200,
         probes: int = 20,
         distances: Sequence[int] = (1, 2, 5, 10, 20, 30, 50, 100),
         states: bool = False,

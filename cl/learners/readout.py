@@ -37,9 +37,10 @@ def mean(states: Tensor, real: Tensor | None) -> Tensor:
 
 
 def largest(states: Tensor, real: Tensor | None) -> Tensor:
-    """Return the largest value (B, D) of every unit over the real steps of `states` (B, T, D)."""
+    """Return the largest value (B, D) of every unit over the real steps of `states` (B, T, D), 0 where none is."""
     if real is not None:
-        states = torch.where(real[..., None], states, torch.finfo(states.dtype).min)
+        found = torch.where(real[..., None], states, torch.finfo(states.dtype).min).amax(1)
+        return torch.where(real.any(1)[:, None], found, 0)
     return states.amax(1)
 
 

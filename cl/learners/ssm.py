@@ -48,7 +48,7 @@ class S4D(nn.Module):
         """Return log of the transition over one step, and C times the input's weight: both (H, N / 2) complex."""
         a = torch.complex(-self.log_decay.exp(), self.frequency)
         advance = a * self.log_step.exp()[:, None]
-        return advance, torch.complex(self.c[..., 0], self.c[..., 1]) * (advance.exp() - 1) / a
+        return advance, torch.complex(self.c[..., 0], self.c[..., 1]) * torch.expm1(advance) / a
 
     def kernel(self, length: int) -> Tensor:
         """Return the convolution kernel (H, T)."""

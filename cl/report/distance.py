@@ -83,7 +83,8 @@ def half_lives(members: Sequence[Member]) -> Table | None:
         "recall_half_life",
         "Half-life of recall",
         f"Distance ({_counts(shown[0])}), beyond the one recalled best, at which half of the recall above chance is "
-        "lost, on the task just trained: median over seeds, with the lowest and highest 95 % limit over seeds.",
+        "lost, on the task just trained: median over seeds, with the lowest and highest 95 % limit over seeds. "
+        "Seeds that recall nothing above chance do not enter; then it is said how many do.",
         ("strategy", *(f"after task {k}" for k in range(1, tasks + 1))),
         tuple(rows),
     )
@@ -106,11 +107,13 @@ def _distances(member: Member) -> list[str]:
 
 def _half_life(found: Array, longest: str) -> str:
     """Return the cell for values (S, bound) of one task."""
-    if np.isnan(found[:, 0]).all():
+    there = int((~np.isnan(found[:, 0])).sum())
+    if there == 0:
         return "not above chance"
     numbers = [median(found[:, 0]), np.nanmin(found[:, 1]), np.nanmax(found[:, 2])]
     words = [f"{n:.1f}" if np.isfinite(n) else f"> {longest}" for n in numbers]
-    return f"{words[0]} [{words[1]}, {words[2]}]"
+    of = f" ({there} of {len(found)} seeds)" if there < len(found) else ""
+    return f"{words[0]} [{words[1]}, {words[2]}]{of}"
 
 
 def gradients(members: Sequence[Member]) -> Figure | None:

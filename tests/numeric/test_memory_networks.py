@@ -216,6 +216,16 @@ def test_s4d_is_the_exact_solution_for_a_constant_input():
     np.testing.assert_allclose(y, 2 * (c * (np.exp(a * t) - 1) / a).real, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("step", [1e-1, 1e-3, 1e-6, 1e-8])
+def test_s4d_weighs_its_input_as_a_hold_of_any_step(step):
+    """(e^(A dt) - 1) / A cancels in single precision where the step is small."""
+    layer = S4D(2, 8, "lin", step, step)
+    a = -layer.log_decay.detach().double().exp() + 1j * layer.frequency.detach().double()
+    c = torch.complex(*layer.c.detach().double().unbind(-1))
+    expected = c * torch.expm1(a * layer.log_step.detach().double().exp()[:, None]) / a
+    torch.testing.assert_close(layer.discrete()[1].detach().to(expected.dtype), expected, rtol=1e-5, atol=0)
+
+
 def test_s4d_starts_as_published():
     layer = S4D(3, 8, "lin", 0.001, 0.1)
     np.testing.assert_allclose(layer.frequency[1].detach(), np.pi * np.arange(4), rtol=1e-5)

@@ -7,9 +7,12 @@ from torch import nn
 
 from cl.errors import ConfigError
 from cl.learners.cells import GRUCell, LSTMCell, RNNCell
-from cl.learners.readout import StateAttention, last, reverse
+from cl.learners.readout import StateAttention, largest, last, reverse
 from cl.learners.recurrent import GRU, LSTM, RNN, RecurrentBlock
 from cl.seeding import seeded
+from cl.strategy import Strategy
+from cl.testing.tiny import TinySequences
+from cl.unsaved import attributes, lost
 
 D, H, B, T = 3, 5, 4, 6
 
@@ -220,3 +223,24 @@ def test_a_shortcut_that_no_layer_can_have_is_refused():
         GRU((5, 3), 2, hidden=4, residual=True)
     assert [block.residual for block in GRU((5, 3), 2, hidden=4, layers=2, residual=True).blocks] == [False, True]
     assert GRU((5, 4), 2, hidden=4, residual=True).blocks[0].residual
+
+
+def test_the_largest_of_no_real_step_is_nothing():
+    """As the mean and the last state are finite there, and so is what follows."""
+    states = torch.tensor([[[1.0, -2.0], [3.0, -4.0]], [[5.0, 6.0], [7.0, 8.0]]], requires_grad=True)
+    real = torch.tensor([[True, True], [False, False]])
+    found = largest(states, real)
+    assert found.tolist() == [[3.0, -2.0], [0.0, 0.0]]
+    found.sum().backward()
+    assert states.grad[1].abs().sum() == 0
+
+
+@pytest.mark.parametrize("make", [GRU, LSTM])
+def test_a_restored_kernel_is_no_loss(make):
+    """torch's recurrent layers keep a list of their parameters, which is made anew when a state is loaded."""
+    info = TinySequences("padded", "task").info
+    strategy = Strategy(make(info.input_shape, info.n_classes, hidden=4, padded=True), info)
+    before = attributes(strategy)
+    strategy.load_state_dict(strategy.state_dict())
+    strategy.to(torch.float64).to(torch.float32)
+    assert lost(strategy, before) == []

@@ -114,6 +114,9 @@ def test_target_must_take_what_the_program_gives():
         (["a", "b"], int | tuple[int, int] | list[int], False),
         ([1, 2], int | tuple[int, int] | list[int], True),
         ({"a": 1}, dict[str, int], True),
+        (float("nan"), float, False),
+        (float("inf"), float | None, False),
+        ([0.9, float("inf")], tuple[float, float], False),
         ("a", dict[str, int], False),
     ],
 )

@@ -153,3 +153,12 @@ def test_large_matrices_are_pictures_in_the_colours_of_the_cells() -> None:
     assert pixels[1, 0] == (0xFF, 0xE9, 0x45, 255)
     assert pixels[2, 0][3] == 0  # nothing there
     assert pixels[0, 1] == (0x7A, 0x7C, 0x75, 255)
+
+
+def test_seeds_that_recall_nothing_are_counted() -> None:
+    nothing = [np.nan] * 3
+    assert (
+        distance._half_life(np.array([nothing, nothing, [30.0, 25, 35]]), "100") == "30.0 [25.0, 35.0] (1 of 3 seeds)"
+    )
+    assert distance._half_life(np.array([[np.inf, 40, np.inf], [30.0, 25, 35]]), "100") == "30.0 [25.0, > 100]"
+    assert distance._half_life(np.array([nothing, nothing]), "100") == "not above chance"

@@ -1,5 +1,4 @@
 import io
-import warnings
 import zipfile
 from pathlib import Path
 
@@ -230,75 +229,9 @@ def test_unknown_part_and_long_steps(languages):
         Characters("udhr2", steps=5000).load(root, False)
 
 
-def csv(path: Path, n: int = 100) -> None:
-    lines = [f"{i},{2 * i},{'a' if i < n // 2 else 'b'},word" for i in range(n)]
-    path.write_text("t,u,kind,text\n" + "\n".join(lines))
-
-
-def test_csv_windows(tmp_path):
-    csv(tmp_path / "s.csv")
-    source = Csv("s.csv", ["u"], steps=4, horizon=2, segments=2, test_fraction=0.2)
-    s = TaskStream(source, Sequence(), "domain", root=tmp_path, normalise="none")
-    assert s.info.target == "real"
-    assert s.info.input_shape == (4, 1)
-    assert s.class_names[0] == ("u +1", "u +2")
-    seen = torch.tensor([2.0 * i for i in [*range(40), *range(50, 90)]])
-    scaled = lambda v: (torch.tensor(v) - seen.mean()) / seen.std(unbiased=False)  # noqa: E731
-    batch = next(iter(s[1].train.in_order(100)))
-    assert len(batch.y) == 40 - 5
-    torch.testing.assert_close(batch.x[0, :, 0], scaled([100.0, 102.0, 104.0, 106.0]))
-    torch.testing.assert_close(batch.y[0], scaled([108.0, 110.0]))
-    test = next(iter(s.test(0).in_order(100)))
-    torch.testing.assert_close(test.x[0, 0, 0], scaled(80.0))
-
-
-def test_csv_of_other_separators_and_decimal_marks(tmp_path):
-    (tmp_path / "comma.csv").write_text(";a;b\n" + "".join(f"{i};{i},5;{-i}\n" for i in range(60)))
-    table = Csv("comma.csv", steps=2, segments=2, separator=";", decimal=",").load(tmp_path, False)
-    assert table.class_names == ("a +1", "b +1")  # the nameless first column numbers the rows
-    with pytest.raises(DataError, match=r"as many fields in every row of .*comma\.csv.*`stream\.source\.separator`"):
-        Csv("comma.csv").load(tmp_path, False)
-    (tmp_path / "trail.csv").write_text("a,b\n" + "1,2,\n" * 60)
-    with pytest.raises(DataError, match="take a comma off the ends"):
-        Csv("trail.csv", ["a"]).load(tmp_path, False)
-
-
-@pytest.mark.parametrize(
-    ("value", "told"), [("oops", r"a number in every row of b of .*, got 'oops' in row 3"), ("1e300", "numbers below")]
-)
-def test_csv_with_one_value_that_is_wrong(value, told, tmp_path):
-    rows = [f"{i},{i},mon" for i in range(60)]
-    rows[2] = f"2,{value},mon"
-    (tmp_path / "one.csv").write_text("\n".join(["a,b,day", *rows]))
-    with pytest.raises(DataError, match=told):
-        Csv("one.csv", steps=2, segments=2).load(tmp_path, False)
-    assert Csv("one.csv", ["a"], steps=2, segments=2).load(tmp_path, False).class_names == ("a +1",)
-
-
-def test_csv_by_group_and_errors(tmp_path):
-    csv(tmp_path / "s.csv")
-    table = Csv("s.csv", steps=4, group="kind").load(tmp_path, False)
-    assert table.group_names == ("a", "b")
-    assert table.train.x.shape[1:] == (4, 2)
-    for fields, error in (
-        ({"columns": ["text"]}, r"stream\.source\.columns"),
-        ({"group": "nothing"}, r"stream\.source\.group"),
-        ({"steps": 60}, r"stream\.source\.steps"),
-    ):
-        with pytest.raises(ConfigError, match=error):
-            Csv("s.csv", **fields).load(tmp_path, False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # numpy's, about the mean of nothing
-        with pytest.raises(ConfigError, match=r"stream\.source\.steps.*got 51"):
-            Csv("s.csv", segments=700).load(tmp_path, False)
-    (tmp_path / "hole.csv").write_text("t,kind\n1,a\n2,\n3,b\n")
-    with pytest.raises(DataError, match=r"every row of kind .*gaps"):
-        Csv("hole.csv", steps=1, group="kind").load(tmp_path, False)
-    with pytest.raises(DataError, match=r"other\.csv"):
-        Csv("other.csv").load(tmp_path, False)
-    (tmp_path / "gap.csv").write_text("t\n1\n\n2\nnan\n")
-    with pytest.raises(DataError, match="gaps"):
-        Csv("gap.csv").load(tmp_path, False)
-    s = Csv("s.csv", steps=2)
-    with pytest.raises(ConfigError, match=r"stream\.scenario"):
-        TaskStream(s, Sequence(), "class", root=tmp_path, normalise="none")
+def test_corpora_behind_a_link_are_read(languages):
+    root, written = languages
+    (root / "linked" / "text").mkdir(parents=True)
+    (root / "linked/text/udhr2.zip").symlink_to(root / "text/udhr2.zip")
+    _, read = texts(root / "linked", "udhr2", False)
+    assert {part: tidy(text) for part, text in read().items()} == written

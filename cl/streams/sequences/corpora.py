@@ -86,7 +86,7 @@ def reader(archive: Path, name: str) -> Iterator[Any]:
         ),
         "qc": lambda place: readers.StringCategoryCorpusReader(place, ["train.txt", "test.txt"], encoding="ISO-8859-2"),
     }
-    with _authorised(archive.parent):
+    with _authorised(archive.resolve().parent):
         try:
             yield open_corpus[name](ZipFilePathPointer(str(archive.resolve()), f"{name}/"))
         except (OSError, UnicodeDecodeError) as error:

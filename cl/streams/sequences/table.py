@@ -1,5 +1,6 @@
 """Time series from a csv file."""
 
+import logging
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +17,7 @@ from cl.streams.sources.base import Samples, Source, Table, missing
 if TYPE_CHECKING:
     import pandas as pd
 
+log = logging.getLogger(__name__)
 LARGEST = 1e30  # of which float32 still holds the square of a scaled difference
 
 
@@ -85,8 +87,11 @@ class Csv(Source):
             expect(column in numbers, "stream.source.columns", f"in {numbers}, the columns of numbers", column)
         expect(len(columns) > 0, "stream.source.columns", "at least one column of numbers", columns)
         values = frame[columns].to_numpy(np.float64)
-        if not np.isfinite(values).all():
-            raise DataError(f"Expected a number in every row of {', '.join(columns)} of {path}, got gaps; fill them")
+        if len(bad := np.argwhere(~np.isfinite(values))) > 0:
+            row, column = bad[0]
+            found = "gaps" if np.isnan(values[row, column]) else f"{values[row, column]}"
+            where = f"{columns[column]} of {path}"
+            raise DataError(f"Expected a number in every row of {where}, got {found} in row {row + 1}; fill them in")
         if not (np.abs(values) < LARGEST).all():
             raise DataError(f"Expected numbers below {LARGEST:g} in {path}, got {np.abs(values).max():g}")
         if self.group is None:
@@ -109,14 +114,22 @@ class Csv(Source):
         import pandas as pd
 
         try:
+            # Where rows have more fields than the header, pandas takes the first ones for names of rows, and all values
+            # stand in another column. Read without a header, the same two lines are an error.
+            pd.read_csv(path, sep=self.separator, header=None, nrows=2, dtype=str)
             frame = pd.read_csv(path, sep=self.separator, decimal=self.decimal)
-        except (ValueError, OSError) as error:
-            raise DataError(f"Expected a csv file with a header in {path}, got {error}") from error
-        if not isinstance(frame.index, pd.RangeIndex):  # pandas takes fields without a name for names of rows
+        except MemoryError:
+            raise
+        except pd.errors.ParserError as error:
             raise DataError(
-                f"Expected as many fields in every row of {path} as names in its header, got more; see "
+                f"Expected as many fields in every row of {path} as names in its header, got more "
+                f"({' '.join(str(error).split())}); see "
                 "`stream.source.separator` and `stream.source.decimal`, or take a comma off the ends of the rows"
-            )
+            ) from error
+        except Exception as error:  # of the reader, or of whatever unpacks a compressed file
+            raise DataError(f"Expected a csv file with a header in {path}, got {error}") from error
+        if pd.to_numeric(frame.columns.to_series(), errors="coerce").notna().all():
+            log.warning(f"{path}: the first row, numbers alone, is taken for the names of the columns")
         numbers = [str(c) for c in frame.select_dtypes("number").columns if c != self.group]
         asked = [c for c in frame if c != self.group and (self.columns is None or c in self.columns)]
         for column in (c for c in asked if pd.api.types.is_string_dtype(frame[c])):
@@ -136,7 +149,7 @@ class Csv(Source):
                 expect(window <= count, "stream.source.steps", rule, window)
         training = np.concatenate([rows[: cuts[name]] for name, rows in parts.items()])
         mean, std = training.mean(0), training.std(0)
-        std[std == 0] = 1
+        std[training.max(0) == training.min(0)] = 1  # rounding gives some constants a deviation that is not quite 0
         splits = []
         for split in ("train", "test"):
             xs, ys, groups = [], [], []
