@@ -63,7 +63,7 @@ class TemporalBlock(nn.Module):
         dilation: distance between the steps a kernel sees.
         norm: ``weight`` (Salimans and Kingma 2016, as in the paper) or ``none``.
         activation: name in `cl.learners.layers`.
-        dropout: probability for units after each convolution (single units, as in the authors' code; their text: channels).
+        dropout: probability for units after each convolution (single units, as their code; their text: channels).
     """
 
     def __init__(
