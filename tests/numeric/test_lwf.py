@@ -31,6 +31,10 @@ def test_distillation_against_numpy():
     np.testing.assert_allclose(distillation_loss(student, teacher, 2.0, new, old), expected, rtol=1e-5)
     steps = distillation_loss(student[None], teacher[None], 2.0)
     np.testing.assert_allclose(steps, distillation_loss(student, teacher, 2.0).mean()[None], rtol=1e-6)
+    each = distillation_loss(student, teacher, 2.0)
+    real = torch.arange(len(each))[None] < torch.tensor([[2], [len(each)], [0]])
+    padded = distillation_loss(student.expand(3, -1, -1), teacher.expand(3, -1, -1), 2.0, real=real)
+    np.testing.assert_allclose(padded, torch.stack([each[:2].mean(), each.mean(), torch.tensor(0.0)]), rtol=1e-6)
 
 
 def second_task(scenario, k=2, **fields):

@@ -102,6 +102,9 @@ def test_recall_of_a_trained_network(finished):
 
 def test_the_rest_of_what_is_recorded(finished):
     made, found = finished
+    units = {name: found[name]["unit"] for name in ("recall_half_life", "retention_time", "state_drift")}
+    assert units == {"recall_half_life": "steps from bit to end", "retention_time": "steps", "state_drift": "fraction"}
+    assert found["gradient_by_distance"]["unit"] != "steps"
     learner, x = made.strategy.learner.eval(), made.stream.test(1).storage
     probes = made.measures[0].test(made.stream, 1)
     x = probes.storage[probes.index][:6]
