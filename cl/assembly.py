@@ -140,7 +140,9 @@ def _try(config: Config, optimizer: Any, scheduler: Any, device: torch.device) -
         if str(config[group].get("_target_")).startswith("torch.optim."):
             for field, value in config[group].items():
                 rule, holds = RANGES.get(field, ("", None))
-                expect(holds is None or holds(value), f"{group}.{field}", rule, value)
+                if holds is not None and not isinstance(value, list):  # Adafactor's `eps` are two
+                    number = isinstance(value, int | float)
+                    expect(number and holds(value), f"{group}.{field}", rule, value)
     given = config["optimizer"]
     if given.get("dampening") and given.get("momentum") == 0:
         warn_once("optimizer.dampening has no effect with optimizer.momentum=0: it needs > 0")

@@ -162,10 +162,11 @@ def explain(error: Exception, words: Sequence[str]) -> str:
         known = options(group)
         return f"Expected `{group}` in {known}, got {name!r}{nearest(name, known)}"
     if "Config group override must be" in text:  # group=null, group=3
-        given = ((w, *w.split("=", 1)) for w in words if "=" in w)
-        kinds = (*("null", "true", "false"), *"0123456789-+.")
-        word, group, _ = next(g for g in given if g[1] in GROUPS and g[2].lower().startswith(kinds))
-        return f"Expected `{group}` in {options(group)}, got {word!r}"
+        kinds = (*("null", "true", "false", "nan", "inf"), *"0123456789-+.")
+        for word in (w for w in words if w.partition("=")[2].lower().startswith(kinds)):
+            group = word.partition("=")[0].lstrip("+").partition("@")[0]
+            if known := options(group):
+                return f"Expected `{group}` in {known}, got {word!r}"
     key = re.search(r"Could not override '([^']+)'", text)
     if key:
         name = key.group(1)

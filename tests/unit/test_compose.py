@@ -112,6 +112,11 @@ assert gc.get_freeze_count() <= frozen
     ("word", "said"),
     [
         ("strategy=null", "`strategy` in ['agem'"),
+        ("strategy=nan", "`strategy` in ['agem'"),
+        ("+strategy=nan", "`strategy` in ['agem'"),
+        ("strategy@strategy.parts.first=3", "`strategy` in ['agem'"),
+        ("learner=-inf", "`learner` in ['cnn'"),
+        ("optimizer={a: 1}", "optimizer"),
         ("learner={ }", "`learner` in ['cnn'"),
         ("scheduler=3", "`scheduler` in ['cosine'"),
         ("measures=[basic,nope]", "got 'nope' (did you mean none?)"),
