@@ -4,6 +4,7 @@ A run can be cut and continued at any step: everything that is drawn is a functi
 state is the strategy, the optimiser, the position and what was measured.
 """
 
+import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -28,6 +29,7 @@ from cl.strategy import Strategy
 from cl.streams.base import Stream, TrainingView
 from cl.trackers.base import Tracker
 from cl.training import Schedule, TrainingOptions
+from cl.unsaved import made_late, parts
 from cl.update import OptimizerFactory, Updater
 
 SchedulerFactory = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
@@ -88,6 +90,7 @@ class Engine:
         self.scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
         self.stopping: EarlyStopping | None = None
         self.step_passes = StepPasses(every=True)  # of the present task
+        self.parts: set[str] = set()  # of the strategy, when the task was begun
         self._loaded: dict[str, Any] | None = None
         self.block = 0  # first step of the present block
         self.begun = self.stopped = False  # of the present task: prepared; ended early
@@ -145,6 +148,7 @@ class Engine:
             if state is not None:  # begin_task may look at what earlier tasks left
                 strategy.load_state(state["strategy"])
             strategy.enter(k)
+            self.parts = parts(strategy)
         if state is None:
             for measure in self.measures:
                 measure.before_task(k, strategy, self.stream)
@@ -274,6 +278,11 @@ class Engine:
             self.strategy.eval()
             with counted(self.strategy) as passes, seeded(self.seed, "own, end", self.task):
                 self.strategy.end_task(self.stream[self.task])
+            if late := made_late(self.strategy, self.parts):
+                self.update.tell(
+                    f"{type(self.strategy).__name__} makes {', '.join(late)} in begin_task or end_task, and cannot be "
+                    "resumed: what a checkpoint is loaded into is made in __init__ and grow"
+                )
             self.record.passes.add(passes)
             self.strategy.train()
         self.record.seconds["consolidate"] += time.perf_counter() - started
@@ -344,7 +353,7 @@ class Engine:
             "step": self.step,
             "begun": self.begun,
             "stopped": self.stopped,
-            "strategy": {n: t.detach().clone() for n, t in self.strategy.state_dict().items()},
+            "strategy": {n: _copied(t) for n, t in self.strategy.state_dict().items()},
             "optimizer": self.update.state_dict(),
             "scheduler": {} if self.scheduler is None else self.scheduler.state_dict(),
             "stopping": [float("inf"), 0] if stopping is None else [stopping.best, stopping.waited],
@@ -375,3 +384,8 @@ class Engine:
             self.update.load_state_dict(state["optimizer"])
         if not between:
             self._loaded = state
+
+
+def _copied(value: Any) -> Any:
+    """Return a copy of what a module saves: a tensor, or the plain types of an extra state."""
+    return value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cl import objectives
 from cl.batch import Batch
-from cl.errors import ConfigError
+from cl.errors import ConfigError, out_of_memory
 from cl.learners import readout
 from cl.learners.base import Learner
 from cl.learners.dropout import Dropout
@@ -265,14 +265,26 @@ class Strategy(nn.Module):
         return 0
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Load a checkpoint; buffers whose shape depends on the data (exemplars) take the stored shape."""
-        for name, value in state.items():
-            path, _, leaf = name.rpartition(".")
-            module = self.get_submodule(path)
-            present = module._buffers.get(leaf)
-            if leaf in module._buffers and (present is None or present.shape != value.shape):
-                module._buffers[leaf] = value.clone().to(self.active.device)
-        self.load_state_dict(dict(state))
+        """Load a checkpoint; buffers whose shape depends on the data (exemplars) take the stored shape.
+
+        Raises:
+            ConfigError: it holds other parts than `__init__` and `grow` made.
+        """
+        try:
+            for name, value in state.items():
+                path, _, leaf = name.rpartition(".")
+                module = self.get_submodule(path)
+                present = module._buffers.get(leaf)
+                if leaf in module._buffers and (present is None or present.shape != value.shape):
+                    module._buffers[leaf] = value.clone().to(self.active.device)
+            self.load_state_dict(dict(state))
+        except (AttributeError, RuntimeError) as error:
+            if out_of_memory(error):
+                raise
+            raise ConfigError(
+                f"Expected a checkpoint of the parts that {type(self).__name__} makes in __init__ and grow (begin_task "
+                f"and end_task are not repeated by a resumed run), got {' '.join(str(error).split())}"
+            ) from error
 
 
 def overrides(strategy: Strategy, method: str) -> bool:

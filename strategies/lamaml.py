@@ -109,8 +109,8 @@ class LaMAML(Strategy):
 
     def meta_step(self, batch: Batch, seen: Batch) -> Tensor:
         """Look ahead along `batch`, then learn from the loss on `seen` (batch and memory); return that loss ()."""
-        weights = dict(self.learner.named_parameters())
-        rates = {n: a.clone().requires_grad_() for n, a in self.alpha.items()}
+        weights = {n: p for n, p in self.learner.named_parameters() if p.requires_grad}
+        rates = {n: self.alpha[n].clone().requires_grad_() for n in weights}
         ahead: dict[str, Tensor] = dict(weights)
         losses = []
         for j in range(0, len(batch.y), self.group):

@@ -128,4 +128,4 @@ class OGD(Strategy):
             return (logits[0] * weights).sum()
 
         found = vmap(grad(weighted), (None, 0, 0, 0))(values, batch.x[sample], batch.task[sample], weights)
-        return torch.cat([found[n].flatten(1) for n in self.names], 1)
+        return torch.cat([found[n].reshape(len(sample), -1) for n in self.names], 1)

@@ -71,6 +71,8 @@ class PackNet(Strategy):
         self.prune, self.retrain_epochs = prune, retrain_epochs
         self.retrain_lr, self.retrain_batch_size = retrain_lr, retrain_batch_size
         self.prunable = connections(learner, "packnet", head=self.head != "multi")
+        frozen = [n for n, p in learner.named_parameters() if n in self.prunable and not p.requires_grad]
+        expect(not frozen, "learner", "with all weights trained for packnet, which gives them to tasks", frozen)
         self.head_rows = [n for n, _ in learner.named_parameters() if n.startswith("head.") and self.head == "multi"]
         kept = (*self.prunable, *self.head_rows)
         self.values = PerParameter(learner, start="values", only=kept)  # of weights that belong to a task

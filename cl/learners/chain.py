@@ -24,8 +24,19 @@ def chain(learner: Learner, who: str) -> list[Layer]:
     widths = [layers[-1].weight.shape[0] for layers in found[:-1] if layers]
     if any(len(layers) != 1 for layers in found) or widths != list(learner.widths):
         kind = type(learner).__name__ if all(found) else f"{type(learner).__name__} without hidden layers"
+    elif others := _others(learner, {id(p) for layers in found for p in layers[0]._parameters.values()}):
+        kind = f"{type(learner).__name__} with {', '.join(others)} beside it"
+    else:
+        kind = ""
+    if kind:
         raise ConfigError(f"Expected `learner` with one weight layer a block (mlp, cnn) for {who}, got {kind}")
     return [layers[0] for layers in found]
+
+
+def _others(learner: Learner, known: set[int]) -> list[str]:
+    """Return the names of trainable matrices besides the `known` ones: adapters, or what a weight is made from."""
+    named = learner.named_parameters()
+    return [name for name, p in named if p.requires_grad and p.dim() > 1 and id(p) not in known]
 
 
 def as_inputs(units: Tensor, layer: Layer) -> Tensor:

@@ -4,6 +4,7 @@ import contextlib
 import inspect
 import io
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,9 +36,10 @@ def check_strategy(strategy: type[Strategy], **fields: Any) -> None:
     for check in checks():
         try:
             check(strategy, dict(fields))
-        except AssertionError as error:
+        except Exception as error:
             asks = (check.__doc__ or "").split("\n")[0]
-            raise AssertionError(f"{strategy.__name__}: {check.__name__}: {asks} {error}") from error
+            why = error if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+            raise AssertionError(f"{strategy.__name__}: {check.__name__}: {asks} {why}") from error
 
 
 def checks() -> Iterator[Check]:
@@ -83,7 +85,7 @@ def check_facts(strategy: type[Strategy], fields: dict[str, Any]) -> None:
 def _refused(strategy: type[Strategy], scenario: str, fields: dict[str, Any], word: str) -> None:
     message = ""
     try:
-        engine(strategy, TinyStream(scenario), **fields)
+        engine(partial(strategy, **fields), TinyStream(scenario))
     except ConfigError as error:
         message = str(error)
     assert message, f"accepted {word} in scenario {scenario!r} with {fields}"
@@ -113,10 +115,10 @@ def check_same_seed(strategy: type[Strategy], fields: dict[str, Any]) -> None:
     """Two runs with one seed in one process are identical, and torch's global generator is untouched."""
     for scenario in strategy.scenarios:
         before = torch.get_rng_state()
-        one = train(strategy, TinyStream(scenario), epochs=2, **fields)
+        one = train(partial(strategy, **fields), TinyStream(scenario), epochs=2)
         assert torch.equal(before, torch.get_rng_state()), "global generator was used"
         torch.rand(3)
-        two = train(strategy, TinyStream(scenario), epochs=2, **fields)
+        two = train(partial(strategy, **fields), TinyStream(scenario), epochs=2)
         _same(state(one.strategy), state(two.strategy))
         np.testing.assert_array_equal(one.record.accuracy, two.record.accuracy)
         np.testing.assert_array_equal(one.results().train_loss, two.results().train_loss)
@@ -129,7 +131,7 @@ class _Cut(Exception):
 def check_resume(strategy: type[Strategy], fields: dict[str, Any]) -> None:
     """Cut anywhere and resumed from a file in a fresh engine, a run ends exactly as the uninterrupted one."""
     stream = TinyStream(_scenario(strategy))
-    whole = train(strategy, stream, epochs=2, **fields)
+    whole = train(partial(strategy, **fields), stream, epochs=2)
     files: list[bytes] = []
 
     def save(running: Engine) -> None:
@@ -137,9 +139,9 @@ def check_resume(strategy: type[Strategy], fields: dict[str, Any]) -> None:
         torch.save(running.state_dict(), file)
         files.append(file.getvalue())
 
-    train(strategy, stream, epochs=2, pause=save, **fields)
+    train(partial(strategy, **fields), stream, epochs=2, pause=save)
     for saved in files:
-        resumed = engine(strategy, stream, epochs=2, **fields)
+        resumed = engine(partial(strategy, **fields), stream, epochs=2)
         resumed.load_state_dict(torch.load(io.BytesIO(saved), weights_only=True))
         at = f"resumed at task {resumed.task}, step {resumed.step}"
         resumed.run()
@@ -153,7 +155,7 @@ def check_resume(strategy: type[Strategy], fields: dict[str, Any]) -> None:
 
 def check_unsaved(strategy: type[Strategy], fields: dict[str, Any]) -> None:
     """What changes in a run is in parameters and buffers, or is set anew (`Strategy.rebuilt`)."""
-    running = engine(strategy, TinyStream(_scenario(strategy)), epochs=1, **fields)
+    running = engine(partial(strategy, **fields), TinyStream(_scenario(strategy)), epochs=1)
     before = attributes(running.strategy)
     running.run()
     assert not lost(running.strategy, before), lost(running.strategy, before)
@@ -231,7 +233,7 @@ def check_neutral(strategy: type[Strategy], fields: dict[str, Any]) -> None:
         return
     for scenario in strategy.scenarios:
         plain = train(Strategy, TinyStream(scenario), epochs=2)
-        neutral = train(strategy, TinyStream(scenario), epochs=2, **{**fields, **strategy.neutral})
+        neutral = train(partial(strategy, **{**fields, **strategy.neutral}), TinyStream(scenario), epochs=2)
         np.testing.assert_array_equal(plain.record.accuracy, neutral.record.accuracy)
         _same(state(plain.strategy.learner), state(neutral.strategy.learner))
 
@@ -239,16 +241,16 @@ def check_neutral(strategy: type[Strategy], fields: dict[str, Any]) -> None:
 def check_task_ids(strategy: type[Strategy], fields: dict[str, Any]) -> None:
     """Where the task is not told at test time, the ids inside batches change nothing."""
     for scenario in set(strategy.scenarios) - {"task"}:
-        told = train(strategy, TinyStream(scenario), epochs=2, **fields)
-        hidden = train(strategy, TinyStream(scenario, hide_tasks=True), epochs=2, **fields)
+        told = train(partial(strategy, **fields), TinyStream(scenario), epochs=2)
+        hidden = train(partial(strategy, **fields), TinyStream(scenario, hide_tasks=True), epochs=2)
         np.testing.assert_array_equal(told.record.accuracy, hidden.record.accuracy)
 
 
 def check_bytes(strategy: type[Strategy], fields: dict[str, Any]) -> None:
     """The bytes it says it stores are the bytes its checkpoint holds beyond the learner, and it grows as foretold."""
     stream = TinyStream(_scenario(strategy))
-    foretold = grown(engine(strategy, stream, epochs=1, **fields))
-    trained = train(strategy, stream, epochs=1, **fields).strategy
+    foretold = grown(engine(partial(strategy, **fields), stream, epochs=1))
+    trained = train(partial(strategy, **fields), stream, epochs=1).strategy
     assert sum(t.numel() * t.element_size() for t in (*trained.parameters(), *trained.buffers())) <= foretold
     learner = {t.data_ptr() for t in trained.learner.state_dict().values() if t.numel()}
     saved = {n: t for n, t in trained.state_dict().items() if n.rpartition(".")[2] not in FACTS}
@@ -263,7 +265,7 @@ FACTS = ("active", "tasks_seen")
 def check_learns(strategy: type[Strategy], fields: dict[str, Any]) -> None:
     """It learns the task at hand: clearly better than before it (before any, if it sees all), in every scenario."""
     for scenario in strategy.scenarios:
-        accuracy = train(strategy, TinyStream(scenario), epochs=20, **fields).record.accuracy
+        accuracy = train(partial(strategy, **fields), TinyStream(scenario), epochs=20).record.accuracy
         before = accuracy[0] if strategy.sees == "all" else np.diagonal(accuracy[:-1])
         gain = np.diagonal(accuracy[1:]).mean() - before.mean()
         assert gain > 0.25, f"in {scenario}: accuracy matrix {accuracy.round(2).tolist()}"

@@ -72,6 +72,8 @@ def test_in_this_project_nothing_else_is_edited(tmp_path):
         ("ewc", None, "`name` not of a strategy that ships"),
         ("mine", "..", "`--folder` inside"),
         ("mine", "my-pkg", "`--folder` made of names"),
+        ("mine", "strategies", "`--folder` no package that Python finds elsewhere"),
+        ("mine", "json/mine", "`--folder` no package that Python finds elsewhere"),
     ],
 )
 def test_impossible_names_are_refused(tmp_path, name, folder, says):

@@ -104,6 +104,33 @@ class HiddenBytes(Strategy):
         return {}
 
 
+class OwnNames(Strategy):
+    """Takes arguments of the names that the training of the checks has, too, and does not look at them."""
+
+    def __init__(self, learner, info, epochs: int = 5, pause: float = 1.0):
+        super().__init__(learner, info)
+        expect(epochs > 0, "strategy.epochs", "> 0", epochs)
+
+
+class Crashes(Strategy):
+    """Raises what a user's mistake raises."""
+
+    scenarios = ("class",)
+
+    def end_task(self, task):
+        return {}["missing"]
+
+
+def test_fields_are_those_of_the_strategy_whatever_their_names():
+    with pytest.raises(AssertionError, match=r"OwnNames: check_impossible_numbers: .*accepted pause"):
+        check_strategy(OwnNames, epochs=50, pause=2.0)
+
+
+def test_a_crash_inside_of_a_check_names_the_check():
+    with pytest.raises(AssertionError, match=r"Crashes: check_same_seed: .*KeyError: .missing."):
+        check_strategy(Crashes)
+
+
 def test_sound_strategy_passes():
     check_strategy(Decayed, strength=0.001)
 

@@ -51,6 +51,9 @@ def write_strategy(name: str, folder: Path | None, here: Path) -> list[Path]:
     package = place.relative_to(here.resolve()).parts
     importable = all(part.isidentifier() for part in package)
     expect(importable, "--folder", "made of names that Python can import", str(folder))
+    known = importlib.util.find_spec(package[0]) if package else None
+    elsewhere = known is not None and known.origin is not None and not Path(known.origin).resolve().is_relative_to(here)
+    expect(not elsewhere, "--folder", "no package that Python finds elsewhere", str(folder))
     words = {
         "name": "".join(part.capitalize() for part in name.split("_")),
         "title": name.replace("_", " ").capitalize(),
