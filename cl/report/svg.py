@@ -131,7 +131,7 @@ def _dots(x: Array, y: Array, digits: int) -> str:
 
 def _tick(axis: str, place: float, value: float, text: str) -> str:
     side = "top" if axis == "y" else "left"
-    short = text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME // 2 - 2]}…{text[-LONGEST_NAME // 2 - 1 :]}"
+    short = text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME // 2]}…{text[1 - LONGEST_NAME // 2 :]}"
     whole = "" if short == text else f' title="{escape(text, quote=True)}"'
     attributes = f'style="{side}:{place / 10:.2f}%" data-v="{value:.6g}"'
     return f'<span class="t{axis}" {attributes}{whole}>{escape(short)}</span>'

@@ -27,7 +27,10 @@ def test_csv_windows(tmp_path):
     assert s.info.input_shape == (4, 1)
     assert s.class_names[0] == ("u +1", "u +2")
     seen = torch.tensor([2.0 * i for i in [*range(40), *range(50, 90)]])
-    scaled = lambda v: (torch.tensor(v) - seen.mean()) / seen.std(unbiased=False)  # noqa: E731
+
+    def scaled(values):
+        return (torch.tensor(values) - seen.mean()) / seen.std(unbiased=False)
+
     batch = next(iter(s[1].train.in_order(100)))
     assert len(batch.y) == 40 - 5
     torch.testing.assert_close(batch.x[0, :, 0], scaled([100.0, 102.0, 104.0, 106.0]))

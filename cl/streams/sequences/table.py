@@ -91,7 +91,9 @@ class Csv(Source):
             row, column = bad[0]
             found = "gaps" if np.isnan(values[row, column]) else f"{values[row, column]}"
             where = f"{columns[column]} of {path}"
-            raise DataError(f"Expected a number in every row of {where}, got {found} in row {row + 1}; fill them in")
+            raise DataError(
+                f"Expected a number in every row of {where}, got {found} in row {row + 1}; put a number there"
+            )
         if not (np.abs(values) < LARGEST).all():
             raise DataError(f"Expected numbers below {LARGEST:g} in {path}, got {np.abs(values).max():g}")
         if self.group is None:
